@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Private to clawops.fleet: no promise is made about names or signatures in this file.
+"""Copies live SQLite databases; runs as a program of its own, as the user who owns them.
+
+So root opens no file of a bot's by name, and whatever SQLite has to create beside a database belongs to its owner.
+Standard input: JSON [uid, gid, [[source, target], ...]]. Standard output: a JSON list of errors, "" for success.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import sys
+import urllib.parse
+
+
+def _open(path: str, options: str) -> contextlib.closing[sqlite3.Connection]:
+    uri = f"file:{urllib.parse.quote(os.fsencode(path))}?{options}"
+    return contextlib.closing(sqlite3.connect(uri, uri=True, timeout=60, isolation_level=None))
+
+
+def _copy(source: str, target: str, mode: str) -> None:
+    with _open(source, f"mode={mode}") as live, contextlib.closing(sqlite3.connect(target)) as copy:
+        live.backup(copy)
+
+
+def copy_database(source: str, target: str) -> str:
+    """The reason why the copy is not there, or nothing. 'gone' when the database has disappeared."""
+    if not os.path.lexists(source):
+        return "gone"
+    try:
+        try:
+            _copy(source, target, "ro")
+        except sqlite3.OperationalError as error:
+            if "full" in str(error):
+                raise
+            # A crash left a journal that has to be rolled back first, which needs the right to write.
+            _copy(source, target, "rw")
+        with _open(target, "mode=ro&immutable=1") as copy:
+            verdict = str(copy.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.Error as error:
+        return str(error)
+    return "" if verdict == "ok" else verdict
+
+
+def become(uid: int, gid: int) -> None:
+    """Gives up root's rights for good; after the imports, which the user may not be allowed to read."""
+    if os.geteuid() == 0 and uid != 0:
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+
+
+if __name__ == "__main__":
+    owner, group, jobs = json.load(sys.stdin)
+    become(owner, group)
+    json.dump([copy_database(source, target) for source, target in jobs], sys.stdout)

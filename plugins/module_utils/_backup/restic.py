@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Private to clawops.fleet: no promise is made about names or signatures in this file.
+"""One bot's repository, by restic. Secrets go into the environment of the child and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import typing as t
+
+from .._errors import FleetError
+from .._process import Finished
+from .model import Keys, Manifest, Runner, Snapshot, Staged, Store
+
+LEAST = (0, 17, 1)
+_PASSED = ("PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "TMPDIR")
+
+
+def pattern(path: str) -> str:
+    """A path as a pattern of restic's that matches nothing else."""
+    return re.sub(r"([\\*?\[])", r"\\\1", path)
+
+
+class Repository:
+    """s3:{endpoint}/{bucket}/{fleet}/bots/{bot}/ seen through restic."""
+
+    def __init__(self, store: Store, bot: str, keys: Keys, runner: Runner, executable: str = "restic",
+                 cache: str = "/var/cache/clawops/restic", timeout: float = 14400) -> None:
+        self.store, self.bot, self.runner, self.timeout = store, bot, runner, timeout
+        self.argv = [executable, "--json", "-o", "s3.bucket-lookup=path", "-o", f"s3.region={store.region}"]
+        self.argv += ["--cacert", store.ca_cert] if store.ca_cert else []
+        passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
+        self.env = {**passed, "RESTIC_REPOSITORY": store.url(bot), "RESTIC_PASSWORD": keys.password,
+                    "RESTIC_CACHE_DIR": cache, "AWS_ACCESS_KEY_ID": keys.access_key,
+                    "AWS_SECRET_ACCESS_KEY": keys.secret_key, "AWS_DEFAULT_REGION": store.region}
+
+    def check_version(self) -> None:
+        try:
+            answer = self.runner.run([self.argv[0], "version"], {"PATH": self.env.get("PATH", os.defpath)}, 30)
+        except FileNotFoundError:
+            answer = Finished(127, "", "")
+        found = re.search(r"restic (\d+)\.(\d+)\.(\d+)", answer.out)
+        if not found:
+            raise FleetError("restic_missing", f"{self.argv[0]} is no restic on this host.",
+                             "The role clawops.fleet.backup installs it.")
+        if tuple(map(int, found.groups())) < LEAST:
+            least = ".".join(map(str, LEAST))
+            raise FleetError("restic_too_old", f"{found[0]} is older than {least}.",
+                             "Set backup_restic_url and backup_restic_sha256 for the role clawops.fleet.backup.")
+
+    def identify(self) -> str:
+        """The repository's id; fails when it is missing or the password is wrong."""
+        return str(json.loads(self._run("cat", "config").out)["id"])
+
+    def init(self) -> str:
+        return str(_last(self._run("init").out, "initialized")["id"])
+
+    def backup(self, staged: Staged, host: str) -> dict[str, t.Any]:
+        """One snapshot of a staged source. An incomplete one is taken back: nothing half-done counts."""
+        manifest = staged.manifest
+        tags = (f"fleet={manifest.fleet}", f"bot={self.bot}", f"host={host}", "manifest=1", f"run={manifest.run}")
+        argv = ["backup", "--quiet", "--no-scan", "--host", host]
+        argv += [argument for tag in tags for argument in ("--tag", tag)]
+        argv += [f"--exclude={one}" for one in staged.exclude]
+        answer = self._start(*argv, "--", *staged.paths, staged.directory)
+        if answer.rc == 3:
+            self.forget_run(manifest.run)
+        staged.settled = answer.rc in (0, 1, 3, 10, 11, 12)
+        return _last(self._checked(answer).out, "summary")
+
+    def forget_run(self, run: str) -> None:
+        """Removes the snapshot of one run, if it made one."""
+        for snapshot in self._list("--tag", f"run={run}"):
+            answer = self._start("forget", snapshot.id)
+            if answer.rc == 11:
+                # Removes only locks whose process is gone.
+                self._run("unlock")
+                answer = self._start("forget", snapshot.id)
+            self._checked(answer)
+
+    def snapshots(self) -> list[Snapshot]:
+        """The snapshots of this bot that carry a manifest, oldest first."""
+        return self._list("--tag", f"fleet={self.store.fleet},bot={self.bot},manifest=1")
+
+    def choose(self, wanted: str) -> Snapshot:
+        """The newest snapshot for 'latest', else the one whose id starts so."""
+        found = self.snapshots()
+        if wanted != "latest":
+            found = [snapshot for snapshot in found if snapshot.id.startswith(wanted)]
+        if not found or (wanted != "latest" and len(found) > 1):
+            many = "more than one snapshot" if found else "no snapshot"
+            raise FleetError("snapshot_missing", f"Bot {self.bot}: {many} for {wanted!r} in "
+                                                 f"{self.store.url(self.bot)}.",
+                             "backup_info lists them.", bot=self.bot)
+        return found[-1]
+
+    def manifest(self, snapshot: Snapshot) -> Manifest:
+        manifest = Manifest.from_json(self._run("dump", snapshot.id, snapshot.manifest).out)
+        if manifest.bot != self.bot or manifest.fleet != self.store.fleet:
+            raise FleetError("foreign_snapshot", f"Snapshot {snapshot.id[:8]} is of bot {manifest.bot} of fleet "
+                                                 f"{manifest.fleet}, asked was {self.bot} of {self.store.fleet}.",
+                             "Choose another snapshot.", bot=self.bot)
+        return manifest
+
+    def restore(self, snapshot: Snapshot, directory: str, paths: t.Iterable[str]) -> None:
+        includes = [f"--include={pattern(path)}" for path in paths]
+        self._run("restore", "--quiet", "--sparse", "--target", directory, *includes, snapshot.id)
+
+    def _list(self, *arguments: str) -> list[Snapshot]:
+        found = [_snapshot(raw) for raw in json.loads(self._run("snapshots", "--no-lock", *arguments).out or "[]")]
+        return sorted(found, key=lambda snapshot: snapshot.time)
+
+    def _start(self, *arguments: str) -> Finished:
+        return self.runner.run([*self.argv, *arguments], self.env, self.timeout)
+
+    def _run(self, *arguments: str) -> Finished:
+        return self._checked(self._start(*arguments))
+
+    def _checked(self, answer: Finished) -> Finished:
+        if answer.rc != 0:
+            raise self._explain(answer)
+        return answer
+
+    def _explain(self, answer: Finished) -> FleetError:
+        text = _errors(answer.err)
+        where = self.store.url(self.bot)
+        known = {10: ("repository_missing", f"There is no repository at {where}.", "backup_repository makes it."),
+                 11: ("repository_locked", f"The repository {where} is locked by another restic: {text}",
+                      "Wait for it to end; if it crashed, restic unlock removes its lock."),
+                 12: ("wrong_password", f"The password does not open the repository {where}.",
+                      "Give the password that the repository was made with."),
+                 3: ("incomplete", f"Bot {self.bot}: not everything could be read, so the snapshot was taken back: "
+                                   f"{text}", "Make these files readable, or exclude them.")}
+        if answer.rc in known:
+            code, message, hint = known[answer.rc]
+            return FleetError(code, message, hint, bot=self.bot)
+        for sign, code, hint in _SIGNS:
+            if re.search(sign, text, re.IGNORECASE):
+                return FleetError(code, f"Bot {self.bot}: {text}", hint, bot=self.bot)
+        return FleetError("restic_failed", f"Bot {self.bot}: restic ended with {answer.rc}: {text}", bot=self.bot)
+
+
+_SIGNS = (
+    (r"no space left on device|disk quota exceeded", "disk_full", "Make room on this host."),
+    (r"XMinioStorageFull|quota.?exceeded", "bucket_full", "Make room in the bucket."),
+    (r"x509:|certificate", "wrong_certificate", "Give the authority that signed the certificate as ca_cert."),
+    (r"access.?denied|signature|access key", "wrong_key", "Check the keys and their policy."),
+    (r"connection refused|no such host|i/o timeout|no route|connection reset|EOF|deadline", "unreachable",
+     "Check that the S3 service runs and can be reached."),
+)
+
+
+def _snapshot(raw: dict[str, t.Any]) -> Snapshot:
+    summary = raw.get("summary") or {}
+    return Snapshot(id=raw["id"], time=raw["time"], host=raw.get("hostname", ""), tags=tuple(raw.get("tags") or ()),
+                    paths=tuple(raw["paths"]), size=int(summary.get("total_bytes_processed", 0)),
+                    files=int(summary.get("total_files_processed", 0)))
+
+
+def _messages(text: str) -> t.Iterator[dict[str, t.Any]]:
+    for line in text.splitlines():
+        try:
+            message = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(message, dict):
+            yield message
+
+
+def _last(text: str, kind: str) -> dict[str, t.Any]:
+    found = [message for message in _messages(text) if message.get("message_type") == kind]
+    if not found:
+        raise FleetError("restic_failed", f"restic reported no {kind}.", "Is this a restic of the right version?")
+    return found[-1]
+
+
+def _errors(text: str) -> str:
+    """The human part of restic's stderr: JSON messages and plain lines, the first few."""
+    lines = []
+    for line in text.splitlines():
+        message = next(_messages(line), None)
+        if message is None:
+            lines.append(line.strip())
+            continue
+        inner = message.get("error")
+        said = inner.get("message") if isinstance(inner, dict) else message.get("message")
+        lines.append(f"{message.get('item', '')} {said or ''}".strip())
+    return "; ".join(dict.fromkeys(line for line in lines if line))[:2000]

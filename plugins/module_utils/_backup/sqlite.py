@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Private to clawops.fleet: no promise is made about names or signatures in this file.
+"""Finds the SQLite databases below a directory by their magic, and has them copied by their owners."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import fnmatch
+import hashlib
+import inspect
+import json
+import os
+import stat
+import subprocess
+import sys
+import typing as t
+
+from .._errors import FleetError
+from . import copier
+
+MAGIC = b"SQLite format 3\x00"
+COMPANIONS = ("", "-wal", "-shm", "-journal")
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A database: its path, and its path below the directory that was searched."""
+
+    path: str
+    relative: str
+    uid: int
+    gid: int
+    mode: int
+    size: int
+
+
+def find(root: str, exclude: t.Sequence[str] = ()) -> list[Found]:
+    """Every SQLite file below root that no pattern excludes; symbolic links are not followed."""
+    found, patterns, todo = [], [one.split("/") for one in exclude], [root]
+    while todo:
+        for entry in _entries(todo.pop()):
+            relative = os.path.relpath(entry.path, root)
+            if any(_matches(relative.split("/"), one) for one in patterns):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                todo.append(entry.path)
+            elif entry.is_file(follow_symlinks=False) and _is_database(entry.path):
+                facts = entry.stat(follow_symlinks=False)
+                found.append(Found(entry.path, relative, facts.st_uid, facts.st_gid, stat.S_IMODE(facts.st_mode),
+                                   _size(entry.path)))
+    return sorted(found, key=lambda one: one.relative)
+
+
+def _entries(directory: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        return []
+
+
+def _is_database(path: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.read(descriptor, len(MAGIC)) == MAGIC
+    finally:
+        os.close(descriptor)
+
+
+def _size(path: str) -> int:
+    total = 0
+    for companion in ("", "-wal"):
+        if os.path.lexists(path + companion):
+            total += os.lstat(path + companion).st_size
+    return total
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    """The meaning of an anchored restic pattern; '**' stands for any number of directories."""
+    if not pattern:
+        return True
+    if pattern[0] == "**":
+        return any(_matches(parts[skip:], pattern[1:]) for skip in range(len(parts) + 1))
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def copy(databases: t.Sequence[Found], directory: str, timeout: float) -> dict[str, str]:
+    """Copies into directory/sqlite/{uid}/ and returns relative copy names by path; without those that disappeared."""
+    copies: dict[str, str] = {}
+    top = os.path.join(directory, "sqlite")
+    os.mkdir(top, 0o711)
+    by_owner: dict[tuple[int, int], list[Found]] = collections.defaultdict(list)
+    for database in databases:
+        by_owner[database.uid, database.gid].append(database)
+    for (uid, gid), owned in by_owner.items():
+        place = os.path.join(top, str(uid))
+        os.makedirs(place, 0o700, exist_ok=True)
+        jobs = [(one.path, os.path.join(place, str(number))) for number, one in enumerate(owned, len(copies))]
+        _check_room(place, sum(one.size for one in owned))
+        os.chown(place, uid, gid)
+        try:
+            problems = _run_as(uid, gid, jobs, timeout)
+        finally:
+            os.chown(place, os.geteuid(), os.getegid())
+        for (source, target), problem in zip(jobs, problems):
+            if not problem:
+                copies[source] = os.path.relpath(target, directory)
+            elif problem != "gone":
+                raise _failure(source, problem)
+    return copies
+
+
+def _run_as(uid: int, gid: int, jobs: list[tuple[str, str]], timeout: float) -> list[str]:
+    program = [sys.executable, "-I", "-c", inspect.getsource(copier)]
+    try:
+        answer = subprocess.run(program, input=json.dumps([uid, gid, jobs]), capture_output=True, text=True, cwd="/",
+                                timeout=timeout, check=False)
+        return t.cast("list[str]", json.loads(answer.stdout))
+    except subprocess.TimeoutExpired:
+        raise FleetError("timeout", f"Copying {len(jobs)} SQLite databases took more than {timeout} seconds.",
+                         "Raise timeout, or see who keeps them locked.") from None
+    except ValueError:
+        raise FleetError("copy_failed", f"Copying SQLite databases failed: {answer.stderr.strip()[-500:]}") from None
+
+
+def _check_room(place: str, needed: int) -> None:
+    facts = os.statvfs(place)
+    free = facts.f_bavail * facts.f_frsize
+    if needed > free:
+        raise disk_full(place, needed, free)
+
+
+def disk_full(place: str, needed: int, free: int) -> FleetError:
+    return FleetError("disk_full", f"{place} needs {needed} bytes, {free} are free.", "Make room on this host.",
+                      needed=needed, free=free)
+
+
+def _failure(source: str, problem: str) -> FleetError:
+    if "full" in problem:
+        return FleetError("disk_full", f"No room to copy {source}: {problem}.", "Make room on this host.")
+    if "unable to open" in problem:
+        return FleetError("database_unreadable", f"The owner of {source} can't open it, or can't reach the staging "
+                                                 f"directory: {problem}.", "Let the directories above be traversable.")
+    return FleetError("database_damaged", f"{source} is not sound: {problem}.",
+                      "Repair it (sqlite3 .recover), or exclude it if it is of no value.")
+
+
+def sha256(path: str) -> str:
+    """The hash of a regular file; a symbolic link is an error."""
+    digest = hashlib.sha256()
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()

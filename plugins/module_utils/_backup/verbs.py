@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Private to clawops.fleet: no promise is made about names or signatures in this file.
+"""What the four modules do: the same plan and apply for one bot or for all bots of a host."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import datetime
+import os
+import time
+import typing as t
+
+from .._errors import FleetError
+from .._plan import Plan
+from .bucket import Bucket, policy
+from .model import Manifest, Snapshot, Source, Store, Target
+from .restic import Repository
+
+# What an earlier step of the same play would have made: in check mode the plan is then incomplete, not wrong.
+NOT_YET = ("library_missing", "restic_missing", "bucket_missing", "repository_missing", "snapshot_missing",
+           "path_missing", "owner_missing")
+Item = t.TypeVar("Item")
+Value = t.TypeVar("Value")
+
+
+@dataclasses.dataclass(frozen=True)
+class Access:
+    """One bot's way to its repository."""
+
+    bot: str
+    bucket: t.Callable[[], Bucket]
+    repository: Repository
+
+    def check(self) -> None:
+        """Asks the bucket first, then restic: each failure gets its own name within seconds."""
+        if not self.bucket().has_repository(self.bot):
+            raise FleetError("repository_missing", f"Bot {self.bot} has no repository at "
+                                                   f"{self.repository.store.url(self.bot)}.",
+                             "backup_repository makes it.", bot=self.bot)
+
+
+class Each(t.Generic[Value]):
+    """Does the same for many bots, some at a time; the failure of one does not stop the others."""
+
+    def __init__(self, parallel: int) -> None:
+        self.parallel = parallel
+        self.done: dict[str, Value] = {}
+        self.failed: dict[str, FleetError] = {}
+
+    def run(self, items: t.Mapping[str, Item], work: t.Callable[[Item], Value]) -> None:
+        with concurrent.futures.ThreadPoolExecutor(self.parallel) as pool:
+            futures = {bot: pool.submit(work, item) for bot, item in items.items()}
+        for bot, future in futures.items():
+            error = future.exception()
+            if error is None:
+                self.done[bot] = future.result()
+            elif isinstance(error, (FleetError, OSError)):
+                self.failed[bot] = _foreseen(error, bot)
+            else:
+                raise error
+
+    def check(self) -> None:
+        """Raises one error for all bots that failed; it tells what became of every one."""
+        if not self.failed:
+            return
+        first = next(iter(self.failed.values()))
+        if len(self.failed) == 1 and not self.done:
+            raise first
+        table = "\n".join(f"{bot}: {error.message} {error.hint}".rstrip() for bot, error in self.failed.items())
+        codes = {error.code for error in self.failed.values()}
+        raise FleetError(first.code if len(codes) == 1 else "bots_failed",
+                         f"{len(self.failed)} of {len(self.failed) + len(self.done)} bots failed:\n{table}", "",
+                         failed=[{"bot": bot, "code": error.code, "message": error.message}
+                                 for bot, error in self.failed.items()],
+                         done=list(self.done.values()))
+
+
+def _foreseen(error: FleetError | OSError, bot: str) -> FleetError:
+    if isinstance(error, FleetError):
+        return error
+    code = "disk_full" if error.errno == 28 else "os_failed"
+    return FleetError(code, f"Bot {bot}: {error}.", "Make room on this host." if code == "disk_full" else "", bot=bot)
+
+
+def _sift(seen: Each[t.Any], plan: Plan, check_mode: bool) -> None:
+    """In check mode, turns failures that an earlier step would have prevented into gaps of the plan."""
+    for bot in [bot for bot, error in seen.failed.items() if check_mode and error.code in NOT_YET]:
+        plan.cannot_see(f"bot {bot}: {seen.failed.pop(bot).message}")
+
+
+class Repositories:
+    """backup_repository: the bucket and each bot's repository exist and open with the password."""
+
+    def __init__(self, accesses: t.Sequence[Access], store: Store, create_bucket: bool, check_mode: bool,
+                 parallel: int = 4) -> None:
+        self.accesses, self.store, self.create_bucket = accesses, store, create_bucket
+        self.check_mode, self.parallel = check_mode, parallel
+        self.ids: dict[str, str | None] = {}
+        self.bucket_missing = False
+
+    def plan(self) -> Plan:
+        plan, seen = Plan(), Each[t.Optional[str]](self.parallel)
+        seen.run({access.bot: access for access in self.accesses}, self._observe)
+        _sift(seen, plan, self.check_mode)
+        seen.check()
+        self.ids = seen.done
+        if self.bucket_missing:
+            plan.add(f"bucket {self.store.bucket}", "create", after=self.store.endpoint)
+        for bot, found in self.ids.items():
+            plan.compare(f"repository {bot}", self.store.url(bot), None if found is None else self.store.url(bot))
+        return plan
+
+    def _observe(self, access: Access) -> str | None:
+        bucket = access.bucket()
+        access.repository.check_version()
+        try:
+            exists = bucket.has_repository(access.bot)
+        except FleetError as error:
+            if error.code != "bucket_missing" or not self.create_bucket:
+                raise
+            self.bucket_missing, exists = True, False
+        return access.repository.identify() if exists else None
+
+    def apply(self, plan: Plan) -> dict[str, t.Any]:
+        if self.bucket_missing:
+            self.accesses[0].bucket().create()
+        made = Each[str](self.parallel)
+        made.run({access.bot: access for access in self.accesses if self.ids.get(access.bot) is None}, self._init)
+        made.check()
+        self.ids.update(made.done)
+        return self.facts()
+
+    def _init(self, access: Access) -> str:
+        access.bucket().clear_unfinished(access.bot)
+        return access.repository.init()
+
+    def facts(self) -> dict[str, t.Any]:
+        return {"repositories": [{"bot": bot, "id": found, "url": self.store.url(bot),
+                                  "policy": policy(self.store, bot)} for bot, found in self.ids.items()]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One bot to back up."""
+
+    access: Access
+    source: Source
+
+
+class Snapshots:
+    """backup_snapshot: one snapshot of every bot."""
+
+    def __init__(self, jobs: t.Sequence[Job], host: str, check_mode: bool, parallel: int = 2) -> None:
+        self.jobs, self.host, self.check_mode = {job.access.bot: job for job in jobs}, host, check_mode
+        self.seen = Each[dict[str, t.Any]](parallel)
+        self.taken = Each[dict[str, t.Any]](parallel)
+
+    def plan(self) -> Plan:
+        plan = Plan()
+        self.seen.run(self.jobs, self._observe)
+        _sift(self.seen, plan, self.check_mode)
+        for bot, roles in self.seen.done.items():
+            plan.add(f"snapshot {bot}", "create", after=roles)
+        return plan
+
+    def _observe(self, job: Job) -> dict[str, t.Any]:
+        roles = job.source.observe()
+        job.access.repository.check_version()
+        job.access.check()
+        return roles
+
+    def apply(self, plan: Plan) -> dict[str, t.Any]:
+        self.taken.run({bot: self.jobs[bot] for bot in self.seen.done}, self._take)
+        self.taken.failed.update(self.seen.failed)
+        self.taken.check()
+        return {"snapshots": list(self.taken.done.values())}
+
+    def _take(self, job: Job) -> dict[str, t.Any]:
+        access, began = job.access, time.monotonic()
+        with job.source.open() as staged:
+            if staged.unconfirmed:
+                access.repository.forget_run(staged.unconfirmed)
+            summary = access.repository.backup(staged, self.host)
+            databases = sum(len(part.databases) for part in staged.manifest.parts)
+        return {"bot": access.bot, "snapshot": summary["snapshot_id"], "files": summary["total_files_processed"],
+                "bytes": summary["total_bytes_processed"], "databases": databases,
+                "bytes_added": summary.get("data_added_packed", summary["data_added"]),
+                "duration": round(time.monotonic() - began, 1)}
+
+    def facts(self) -> dict[str, t.Any]:
+        self.seen.check()
+        return {"snapshots": []}
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The snapshot that a target shall hold, with its manifest; without one when it holds it already."""
+
+    snapshot: Snapshot
+    manifest: Manifest | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """One bot to restore."""
+
+    access: Access
+    target: Target
+    snapshot: str = "latest"
+    overwrite: bool = False
+
+
+class Restores:
+    """backup_restore: every target holds its snapshot. Nothing is written unless all of them can be served."""
+
+    def __init__(self, wishes: t.Sequence[Wish], check_mode: bool, parallel: int = 2) -> None:
+        self.wishes, self.check_mode = wishes, check_mode
+        self.seen, self.restored = Each[Choice](parallel), Each[dict[str, t.Any]](parallel)
+
+    def plan(self) -> Plan:
+        plan = Plan()
+        self.seen.run({wish.access.bot: wish for wish in self.wishes}, self._observe)
+        _sift(self.seen, plan, self.check_mode)
+        self.seen.check()
+        for wish in self.wishes:
+            choice = self.seen.done.get(wish.access.bot)
+            if choice and choice.manifest:
+                record = wish.target.record()
+                plan.add(f"bot {wish.access.bot}", "restore", before={"snapshot": record.snapshot if record else None},
+                         after={"snapshot": choice.snapshot.id, **wish.target.places()})
+        return plan
+
+    def _observe(self, wish: Wish) -> Choice:
+        access, target = wish.access, wish.target
+        access.repository.check_version()
+        access.check()
+        snapshot = access.repository.choose(wish.snapshot)
+        record, occupied = target.record(), target.occupied()
+        if not wish.overwrite and target.holds(snapshot.id):
+            return Choice(snapshot, None)
+        # Half of an own restore is not worth protecting: it was allowed to be there.
+        if occupied and not wish.overwrite and (record is None or record.done):
+            raise FleetError("target_not_empty", f"Bot {access.bot}: {', '.join(occupied)} holds data.",
+                             "Set overwrite: true to replace it.", bot=access.bot)
+        manifest = access.repository.manifest(snapshot)
+        target.check(manifest, snapshot.size)
+        return Choice(snapshot, manifest)
+
+    def apply(self, plan: Plan) -> dict[str, t.Any]:
+        self.restored.run({wish.access.bot: wish for wish in self.wishes}, self._restore)
+        self.restored.check()
+        return {"restored": list(self.restored.done.values())}
+
+    def _restore(self, wish: Wish) -> dict[str, t.Any]:
+        choice = self.seen.done[wish.access.bot]
+        if choice.manifest is None:
+            return _restored(wish, choice.snapshot, False)
+        began = time.monotonic()
+        staging = os.path.dirname(choice.snapshot.manifest)
+        with wish.target.open(choice.manifest) as scratches:
+            for scratch in scratches:
+                parts = [choice.manifest.part(role) for role in scratch.roles]
+                paths = [part.path for part in parts]
+                paths += [f"{staging}/{database.copy}" for part in parts for database in part.databases]
+                wish.access.repository.restore(choice.snapshot, scratch.directory, paths)
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(scratch.directory + staging, os.path.join(scratch.directory, "staging"))
+            kept = wish.target.switch(scratches, choice.manifest, choice.snapshot.id)
+        return {**_restored(wish, choice.snapshot, True), "kept": kept, "duration": round(time.monotonic() - began, 1)}
+
+    def facts(self) -> dict[str, t.Any]:
+        return {"restored": [_restored(wish, self.seen.done[wish.access.bot].snapshot, False)
+                             for wish in self.wishes if wish.access.bot in self.seen.done]}
+
+
+def _restored(wish: Wish, snapshot: Snapshot, changed: bool) -> dict[str, t.Any]:
+    return {"bot": wish.access.bot, "snapshot": snapshot.id, "time": snapshot.time, "host": snapshot.host,
+            "places": wish.target.places(), "changed": changed, "kept": [], "duration": 0.0}
+
+
+def info(accesses: t.Sequence[Access], parallel: int = 4) -> dict[str, t.Any]:
+    """backup_info: what is there for every bot. A bot without a repository is an answer, not a failure."""
+    seen = Each[dict[str, t.Any]](parallel)
+    seen.run({access.bot: access for access in accesses}, _info)
+    seen.check()
+    return {"bots": list(seen.done.values())}
+
+
+def _info(access: Access) -> dict[str, t.Any]:
+    access.repository.check_version()
+    exists = access.bucket().has_repository(access.bot)
+    found = access.repository.snapshots() if exists else []
+    listed = [{"id": one.id, "time": one.time, "host": one.host, "tags": list(one.tags), "bytes": one.size,
+               "files": one.files} for one in found]
+    newest = _age(found[-1].time) if found else None
+    return {"bot": access.bot, "repository": access.repository.store.url(access.bot), "exists": exists,
+            "snapshots": listed, "newest_age": newest}
+
+
+def _age(stamp: str) -> int:
+    """Seconds since a time as restic writes it (nanoseconds, which older Pythons don't read)."""
+    head, _, zone = stamp.partition(".")
+    offset = zone.lstrip("0123456789") if zone else ""
+    then = datetime.datetime.fromisoformat(head.replace("Z", "+00:00") + offset.replace("Z", "+00:00"))
+    return int((datetime.datetime.now(datetime.timezone.utc) - then).total_seconds())

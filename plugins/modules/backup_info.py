@@ -1,0 +1,133 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: backup_info
+short_description: The snapshots of bots
+version_added: 0.1.0
+author:
+  - clawops.fleet maintainers (@clawops)
+description:
+  - Lists the snapshots of bots, and how old the newest one is.
+extends_documentation_fragment:
+  - clawops.fleet.attributes.info
+  - clawops.fleet.backup
+options:
+  bots:
+    description: The bots.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the bot.
+        type: str
+        required: true
+      access_key:
+        description: Access key of this bot, instead of O(access_key).
+        type: str
+      secret_key:
+        description: Secret key of this bot, instead of O(secret_key).
+        type: str
+      password:
+        description: Password of this bot's repository, instead of O(password).
+        type: str
+"""
+
+EXAMPLES = r"""
+- name: List the snapshots of a bot
+  clawops.fleet.backup_info:
+    endpoint: https://s3.example.org:9000
+    bucket: backups
+    fleet: home
+    access_key: "{{ fleet_backup_access_key }}"
+    secret_key: "{{ fleet_backup_secret_key }}"
+    password: "{{ fleet_backup_password }}"
+    bots:
+      - name: alpha
+"""
+
+RETURN = r"""
+bots:
+  description: One entry for each bot.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    bot:
+      description: Name of the bot.
+      type: str
+      returned: always
+      sample: alpha
+    repository:
+      description: Where its repository is.
+      type: str
+      returned: always
+    exists:
+      description: Whether the repository exists.
+      type: bool
+      returned: always
+    newest_age:
+      description: Seconds since the newest snapshot; null when there is none.
+      type: int
+      returned: always
+    snapshots:
+      description: The snapshots, oldest first.
+      type: list
+      elements: dict
+      returned: always
+      contains:
+        id:
+          description: Id of the snapshot.
+          type: str
+          returned: always
+        time:
+          description: When it was made.
+          type: str
+          returned: always
+        host:
+          description: The host that made it.
+          type: str
+          returned: always
+        tags:
+          description: Its tags.
+          type: list
+          elements: str
+          returned: always
+        bytes:
+          description: Size of the data in it.
+          type: int
+          returned: always
+        files:
+          description: Number of files in it.
+          type: int
+          returned: always
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._backup import arguments, verbs
+from ..module_utils._errors import FleetError
+
+
+def collect(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    store = arguments.store(params)
+    return verbs.info([arguments.access(params, store, bot) for bot in params["bots"]], params["parallel"])
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=arguments.spec(), supports_check_mode=True)
+    try:
+        found = collect(module.params)
+    except FleetError as error:
+        module.fail_json(**error.result())
+    module.exit_json(changed=False, **found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The description of a bot: what is accepted, and what is refused with one clear error."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.clawops.fleet.plugins.filter.bots import bots_on
+from ansible_collections.clawops.fleet.plugins.module_utils import _bot, _ports
+from ansible_collections.clawops.fleet.plugins.module_utils._errors import FleetError
+
+GOOD = {"name": "alpha", "version": "2026.9.6"}
+
+
+def test_defaults_are_those_of_the_substrate():
+    assert _bot.parse(GOOD, "docker_host").runtime == "container"
+    assert _bot.parse(GOOD, "vm").runtime == "host"
+    assert _bot.parse(GOOD, "docker_host").memory == 2 * 1024**3
+
+
+@pytest.mark.parametrize("bad, word", [
+    ({"name": "../etc"}, "../etc"),
+    ({"name": "Alpha"}, "Alpha"),
+    ({"name": "a" * 29}, "a" * 29),
+    ({"port": 0}, "bot_port"),
+    ({"port": 70000}, "bot_port"),
+    ({"resources": {"memory": "2 Gb"}}, "2 Gb"),
+    ({"resources": {"ram": "2Gi"}}, "ram"),
+    ({"profile": "tablet"}, "tablet"),
+    ({"profile": "desktop", "runtime": "host"}, "desktop"),
+    ({"version": "latest"}, "latest"),
+    ({"state": "sleeping"}, "sleeping"),
+    ({"env": {"A B": "1"}}, "A B"),
+    ({"api_keys": {"KEY": "two\nlines"}}, "bot_api_keys.KEY"),
+])
+def test_bad_input_names_itself(bad, word):
+    with pytest.raises(FleetError) as caught:
+        _bot.parse({**GOOD, **bad}, "docker_host")
+    assert word in caught.value.result()["msg"]
+
+
+def test_a_bad_secret_is_not_shown():
+    with pytest.raises(FleetError) as caught:
+        _bot.parse({**GOOD, "api_keys": {"KEY": "s3cret\n"}}, "docker_host")
+    assert "s3cret" not in str(caught.value.result())
+
+
+def test_names_are_unique():
+    with pytest.raises(FleetError):
+        _bot.parse_all([GOOD, GOOD], "docker_host")
+
+
+def test_bots_on_picks_merges_and_refuses_typos():
+    hosts = [{"inventory_hostname": "alpha", "bot_on": "alder", "bot_api_keys": {"A": "own"}},
+             {"inventory_hostname": "bravo", "bot_on": "birch"}]
+    found = bots_on(hosts, "alder", {"api_keys": {"A": "fleet", "B": "fleet"}})
+    assert [bot["name"] for bot in found] == ["alpha"]
+    assert found[0]["api_keys"] == {"A": "own", "B": "fleet"}
+    assert found[0]["user"] == "bot-alpha"
+    with pytest.raises(Exception, match="bot_memroy"):
+        bots_on([{"inventory_hostname": "alpha", "bot_on": "alder", "bot_memroy": "1"}], "alder")
+
+
+def test_ports_are_sticky_lowest_free_and_never_shared(tmp_path):
+    registry = str(tmp_path / "ports.sqlite")
+    band = _ports.Band(100, 102)
+    assert _ports.held(registry) == {}
+    assert _ports.reserve({"a": None, "b": None}, band, registry) == {"a": 100, "b": 101}
+    assert _ports.reserve({"b": None}, band, registry) == {"b": 101}
+    _ports.release(["a"], registry)
+    assert _ports.reserve({"c": None, "d": None}, band, registry) == {"c": 100, "d": 102}
+    with pytest.raises(FleetError, match="100-102"):
+        _ports.reserve({"e": None}, band, registry)
+    with pytest.raises(FleetError, match="b holds it"):
+        _ports.reserve({"e": 101}, band, registry)
+    assert _ports.held(registry) == {"b": 101, "c": 100, "d": 102}
