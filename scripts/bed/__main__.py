@@ -90,8 +90,8 @@ def down(words: t.Sequence[str]) -> int:
         return 0
     net.remove(job)
     engine.stop(job)
-    machine.restore_sysctls()
     if not engine.ours():
+        machine.restore_sysctls()
         cache.forget()
     return 0
 

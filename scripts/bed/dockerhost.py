@@ -205,8 +205,9 @@ def _login(host: str) -> bool:
 
 def down(_job: Job, host: str) -> None:
     """No host, and nothing of what was on it."""
+    inner = engine.inner_containers(name_of(host))
     engine.discard(name_of(host), name_of(host))
-    engine.sweep_cgroups()
+    engine.remove_cgroups(inner)
 
 
 def status(host: str) -> tuple[str, str]:

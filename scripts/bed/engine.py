@@ -194,17 +194,16 @@ def reap(name: str) -> None:
                 os.kill(int(path.parent.name), signal.SIGKILL)
 
 
-def sweep_cgroups() -> None:
-    """Remove the empty groups that engines inside the hosts left in the machine's hierarchies."""
-    alive = (output("docker", "ps", "-aq", "--no-trunc") or "").split()
-    for group in [*CGROUPS.glob("*/docker/*"), *CGROUPS.glob("docker/*")]:
-        if re.fullmatch(r"[0-9a-f]{64}", group.name) and group.name not in alive and _unused(group):
+def inner_containers(volume: str) -> list[str]:
+    """The containers of an engine that keeps its data in a volume; it need not run."""
+    data = inspect("volume", volume, "{{.Mountpoint}}")
+    return [path.name for path in pathlib.Path(data, "containers").glob("*")] if data else []
+
+
+def remove_cgroups(containers: t.Iterable[str]) -> None:
+    """Remove the groups that an engine inside a host left in the machine's hierarchies when it was killed."""
+    for ident in containers:
+        for group in [*CGROUPS.glob(f"*/docker/{ident}"), *CGROUPS.glob(f"docker/{ident}")]:
             for path, _folders, _files in os.walk(group, topdown=False):
                 with contextlib.suppress(OSError):
                     pathlib.Path(path).rmdir()
-
-
-def _unused(group: pathlib.Path) -> bool:
-    with contextlib.suppress(OSError):
-        return not any(procs.read_text().strip() for procs in group.rglob("cgroup.procs"))
-    return False

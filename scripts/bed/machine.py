@@ -51,13 +51,13 @@ def identity(pid: int) -> str | None:
 
 def stop(pid: int, name: str | None, timeout: float = 30) -> None:
     """End a process that identity() still recognises; kill it when it doesn't listen."""
-    end = time.monotonic() + timeout
-    sign = signal.SIGTERM
-    while name and identity(pid) == name:
+    for sign in (signal.SIGTERM, signal.SIGKILL):  # each once: an engine drops everything at the third
+        end = time.monotonic() + timeout
+        if not name or identity(pid) != name:
+            return
         os.kill(pid, sign)
-        time.sleep(0.2)
-        if time.monotonic() > end:
-            sign = signal.SIGKILL
+        while identity(pid) == name and time.monotonic() < end:
+            time.sleep(0.1)
 
 
 def sysctl(key: str) -> pathlib.Path:

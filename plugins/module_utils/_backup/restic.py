@@ -52,7 +52,7 @@ class Repository:
 
     def identify(self) -> str:
         """The repository's id; fails when it is missing or the password is wrong."""
-        return str(json.loads(self._run("cat", "config").out)["id"])
+        return str(json.loads(self._read("cat", "config").out)["id"])
 
     def init(self) -> str:
         return str(_last(self._run("init").out, "initialized")["id"])
@@ -71,14 +71,10 @@ class Repository:
         return _last(self._checked(answer).out, "summary")
 
     def forget_run(self, run: str) -> None:
-        """Removes the snapshot of one run, if it made one."""
+        """Removes what a run that failed or was killed left: its lock, if its process is gone, and its snapshot."""
+        self._run("unlock")
         for snapshot in self._list("--tag", f"run={run}"):
-            answer = self._start("forget", snapshot.id)
-            if answer.rc == 11:
-                # Removes only locks whose process is gone.
-                self._run("unlock")
-                answer = self._start("forget", snapshot.id)
-            self._checked(answer)
+            self._run("forget", snapshot.id)
 
     def snapshots(self) -> list[Snapshot]:
         """The snapshots of this bot that carry a manifest, oldest first."""
@@ -97,7 +93,7 @@ class Repository:
         return found[-1]
 
     def manifest(self, snapshot: Snapshot) -> Manifest:
-        manifest = Manifest.from_json(self._run("dump", snapshot.id, snapshot.manifest).out)
+        manifest = Manifest.from_json(self._read("dump", snapshot.id, snapshot.manifest).out)
         if manifest.bot != self.bot or manifest.fleet != self.store.fleet:
             raise FleetError("foreign_snapshot", f"Snapshot {snapshot.id[:8]} is of bot {manifest.bot} of fleet "
                                                  f"{manifest.fleet}, asked was {self.bot} of {self.store.fleet}.",
@@ -106,14 +102,18 @@ class Repository:
 
     def restore(self, snapshot: Snapshot, directory: str, paths: t.Iterable[str]) -> None:
         includes = [f"--include={pattern(path)}" for path in paths]
-        self._run("restore", "--quiet", "--sparse", "--target", directory, *includes, snapshot.id)
+        self._read("restore", "--quiet", "--sparse", "--target", directory, *includes, snapshot.id)
 
     def _list(self, *arguments: str) -> list[Snapshot]:
-        found = [_snapshot(raw) for raw in json.loads(self._run("snapshots", "--no-lock", *arguments).out or "[]")]
+        found = [_snapshot(raw) for raw in json.loads(self._read("snapshots", *arguments).out or "[]")]
         return sorted(found, key=lambda snapshot: snapshot.time)
 
     def _start(self, *arguments: str) -> Finished:
         return self.runner.run([*self.argv, *arguments], self.env, self.timeout)
+
+    def _read(self, *arguments: str) -> Finished:
+        """Reads without a lock: a reader that is killed then leaves none, and a key may be limited to reading."""
+        return self._run(arguments[0], "--no-lock", *arguments[1:])
 
     def _run(self, *arguments: str) -> Finished:
         return self._checked(self._start(*arguments))

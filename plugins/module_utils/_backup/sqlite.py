@@ -62,14 +62,15 @@ def _entries(directory: str) -> list[os.DirEntry[str]]:
 
 
 def _is_database(path: str) -> bool:
+    """What can't be read is none: restic will read it too, and name it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, len(MAGIC)) == MAGIC
+        finally:
+            os.close(descriptor)
     except OSError:
         return False
-    try:
-        return os.read(descriptor, len(MAGIC)) == MAGIC
-    finally:
-        os.close(descriptor)
 
 
 def _size(path: str) -> int:

@@ -283,6 +283,8 @@ class Host:
         for path in (places.unit_file, places.compose, places.config, places.credentials):
             pathlib.Path(path).unlink(missing_ok=True)
         must(self.run, ["systemctl", "daemon-reload"], "Reloading systemd")
+        # A unit without a file is remembered only while it counts as failed, so this may well find nothing.
+        self.run(["systemctl", "reset-failed", places.unit])
         if self.settings.purge_data:
             self._purge(pathlib.Path(places.state))
         ports.release([places.container])

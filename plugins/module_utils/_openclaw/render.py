@@ -142,6 +142,7 @@ def _container_unit(bot: Bot, places: Places) -> dict[str, list[str]]:
             f"ExecStop={compose_command} stop",
             "Restart=always",
             "RestartSec=5",
+            "SuccessExitStatus=0 130 143",
             "TimeoutStopSec=90",
         ],
     }
@@ -183,7 +184,7 @@ def _host_unit(bot: Bot, places: Places, prefix: str) -> dict[str, list[str]]:
             "ProtectControlGroups=yes",
             "ProtectClock=yes",
             "ProtectHostname=yes",
-            "RestrictSUIDSGID=yes",
+            # Not RestrictSUIDSGID: it takes openat2 away, which OpenClaw locks with, and nothing gains privileges here.
             "RestrictRealtime=yes",
             "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
             "LockPersonality=yes",
