@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import typing as t
 
 from ansible.errors import AnsibleFilterError
+
+from ..module_utils._bot import RELEASE
 
 KEYS = ("api_keys", "backup", "config", "egress", "env", "gateway_token", "on", "port", "profile", "resources",
         "runtime", "state", "version")
@@ -37,22 +41,33 @@ def bots_on(bots: t.Iterable[t.Mapping[str, t.Any]], host: str, defaults: t.Mapp
         if typo:
             raise AnsibleFilterError(f"{name}: bot_{typo} is not a variable of a bot. Use one of: "
                                      + ", ".join(f"bot_{key}" for key in KEYS) + ".")
-        merged = {"state": "started", **(defaults or {}), **own}
+        merged = {"state": "started", "version": RELEASE, **(defaults or {}), **own}
         for key in ("api_keys", "env"):
             merged[key] = {**((defaults or {}).get(key) or {}), **(own.get(key) or {})}
         found.append({"name": name, **_home(name), **merged})
     return found
 
 
-def bot_arguments(bots: t.Iterable[t.Mapping[str, t.Any]], defaults: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
-    """What bot_service takes of the descriptions; defaults stand behind."""
-    return [{key: value for key, value in {**defaults, **bot}.items() if key in ARGUMENTS} for bot in bots]
+def bot_arguments(bots: t.Iterable[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """What bot_service takes of the descriptions."""
+    return [{key: value for key, value in bot.items() if key in ARGUMENTS} for bot in bots]
 
 
-def bot_versions(bots: t.Iterable[t.Mapping[str, t.Any]], default: str, runtime: str | None = None) -> list[str]:
+def bot_versions(bots: t.Iterable[t.Mapping[str, t.Any]], runtime: str | None = None) -> list[str]:
     """The releases that bots want, each once; only those of bots of a runtime, where one is given."""
     wanted = [bot for bot in bots if runtime in (None, bot.get("runtime") or "container")]
-    return sorted({str(bot.get("version") or default) for bot in wanted})
+    return sorted({str(bot["version"]) for bot in wanted})
+
+
+def bot_moves(bots: t.Iterable[t.Mapping[str, t.Any]], records: t.Iterable[t.Mapping[str, t.Any]]
+              ) -> dict[str, list[dict[str, t.Any]]]:
+    """The bots that are to change their release: forward as they are to be, back as they are recorded (slurped)."""
+    runs = {}
+    for result in records:
+        record = json.loads(base64.b64decode(result["content"])) if "content" in result else {}
+        runs[result["item"]] = record.get("version")
+    moving = [dict(bot) for bot in bots if runs.get(bot["name"]) not in (None, bot["version"])]
+    return {"forward": moving, "back": [{**bot, "version": runs[bot["name"]]} for bot in moving]}
 
 
 def bot_installations(versions: t.Iterable[str], directory: str, images: t.Iterable[t.Mapping[str, t.Any]]
@@ -69,6 +84,7 @@ class FilterModule:
         return {
             "bots_on": bots_on,
             "bot_arguments": bot_arguments,
+            "bot_moves": bot_moves,
             "bot_installations": bot_installations,
             "bot_versions": bot_versions,
         }

@@ -24,6 +24,8 @@ RUNTIMES: dict[tuple[str, str], tuple[str, ...]] = {
     ("desktop", "vm"): ("container",),
     ("desktop", "cluster"): ("pod",),
 }
+#: The release of OpenClaw that this version of the collection was tested with.
+RELEASE = "2026.9.6"
 DEFAULT_RESOURCES = {"memory": "2Gi", "cpus": "2", "storage": "10Gi"}
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

@@ -131,7 +131,8 @@ def _root_tar(job: Job, suite: str) -> pathlib.Path:
             ("customize", f"sync-out {archives} {debs}"),
             ("customize", str(out.parent / "prune")),
         ]
-        argv = ["mmdebstrap", "--mode=root", "--variant=minbase", "--format=tar", "--skip=cleanup/apt"]
+        argv = ["unshare", "--mount", "mmdebstrap", "--mode=root", "--variant=minbase", "--format=tar",
+                "--skip=cleanup/apt"]
         argv += [f"--aptopt={option}" for option in apt]
         argv += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in EXCLUDED]
         argv += [f"--{when}-hook={what}" for when, what in hooks]

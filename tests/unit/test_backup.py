@@ -373,7 +373,7 @@ def test_a_hot_journal_is_rolled_back(tmp_path):
 
 def test_a_damaged_database_stops_the_snapshot(world):
     path = world.top / "bots/alpha/state/openclaw.sqlite"
-    path.write_bytes(path.read_bytes()[:100] + b"\xff" * 8000)
+    path.write_bytes(path.read_bytes()[:100] + b"\xff" * (8192 - 100))
     assert _code(lambda: go(world.snapshots())) == "database_damaged"
     assert not list((world.top / "lib/staging").iterdir())
 

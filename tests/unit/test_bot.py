@@ -4,11 +4,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import pathlib
+
 import pytest
-from ansible_collections.clawops.fleet.plugins.filter.bots import bots_on
+import yaml
+from ansible_collections.clawops.fleet.plugins.filter.bots import bot_moves, bots_on
 from ansible_collections.clawops.fleet.plugins.module_utils import _bot, _ports
 from ansible_collections.clawops.fleet.plugins.module_utils._errors import FleetError
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOOD = {"name": "alpha", "version": "2026.9.6"}
 
 
@@ -74,3 +80,19 @@ def test_ports_are_sticky_lowest_free_and_never_shared(tmp_path):
     with pytest.raises(FleetError, match="b holds it"):
         _ports.reserve({"e": 101}, band, registry)
     assert _ports.held(registry) == {"b": 101, "c": 100, "d": 102}
+
+
+def test_moves_are_the_bots_whose_record_says_another_release():
+    def slurped(name, record):
+        return {"item": name, "content": base64.b64encode(json.dumps(record).encode()).decode()}
+
+    bots = [{"name": "alpha", "version": "2026.9.6"}, {"name": "bravo", "version": "2026.9.6"}]
+    moves = bot_moves(bots, [slurped("alpha", {"version": "2026.9.5"}), slurped("bravo", {"version": "2026.9.6"})])
+    assert moves == {"forward": [{"name": "alpha", "version": "2026.9.6"}],
+                     "back": [{"name": "alpha", "version": "2026.9.5"}]}
+
+
+def test_the_release_stands_in_one_place():
+    role = yaml.safe_load((ROOT / "roles/openclaw_artifact/defaults/main.yml").read_text())
+    assert role["openclaw_artifact_versions"] == [_bot.RELEASE]
+    assert f"version={_bot.RELEASE} " in (ROOT / "scripts/quickstart").read_text()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import fnmatch
 import hashlib
@@ -46,8 +47,11 @@ def find(root: str, exclude: t.Sequence[str] = ()) -> list[Found]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 todo.append(entry.path)
-            elif entry.is_file(follow_symlinks=False) and _is_database(entry.path):
+                continue
+            with contextlib.suppress(FileNotFoundError):
                 facts = entry.stat(follow_symlinks=False)
+                if not _is_database(entry.path, facts):
+                    continue
                 found.append(Found(entry.path, relative, facts.st_uid, facts.st_gid, stat.S_IMODE(facts.st_mode),
                                    _size(entry.path)))
     return sorted(found, key=lambda one: one.relative)
@@ -61,8 +65,10 @@ def _entries(directory: str) -> list[os.DirEntry[str]]:
         return []
 
 
-def _is_database(path: str) -> bool:
-    """What can't be read is none: restic will read it too, and name it."""
+def _is_database(path: str, facts: os.stat_result) -> bool:
+    """Pages are at least 512 bytes, which spares opening most files. What can't be read restic will name."""
+    if not stat.S_ISREG(facts.st_mode) or facts.st_size == 0 or facts.st_size % 512:
+        return False
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:

@@ -72,7 +72,9 @@ class Image:
             options = ["--aptopt=APT::Install-Recommends \"false\"", "--dpkgopt=path-exclude=/usr/share/man/*",
                        "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright"]
             sources = [self.sources] if self.sources else []
-            must(self.run, ["mmdebstrap", "--mode=root", "--variant=minbase", *options,
+            # In a mount namespace of its own, because it makes the mounts of the one it runs in private,
+            # and systemd hands no credentials to units after that.
+            must(self.run, ["unshare", "--mount", "mmdebstrap", "--mode=root", "--variant=minbase", *options,
                             f"--include={','.join(PACKAGES)}", self.suite, tar, *sources],
                  "Making the base image from the distribution's packages", timeout=1800)
             must(self.run, ["docker", "import", "--change", f"LABEL {MANAGED}=true", tar, self.base],
