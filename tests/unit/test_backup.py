@@ -456,7 +456,7 @@ def test_the_failure_of_one_bot_does_not_stop_the_others(world):
     with pytest.raises(FleetError) as caught:
         go(world.snapshots("alpha", "beta"))
     assert caught.value.code == "path_missing"
-    assert [one["bot"] for one in caught.value.details["done"]] == ["beta"]
+    assert caught.value.details["done"] == ["beta"]
     assert [one["bot"] for one in caught.value.details["failed"]] == ["alpha"]
 
 
@@ -649,3 +649,17 @@ def test_filters():
     assert filters.restore_targets(bots)[0]["paths"] == [{"role": "state", "path": "/s", "owner": "bot-alpha"}]
     with pytest.raises(Exception, match=r"bot_backup\.pasword"):
         filters.backup_names([{"name": "a", "backup": {"pasword": "x"}}])
+
+
+def test_an_error_about_some_of_many_bots_can_be_returned():
+    each = verbs.Each(2)
+    each.run({"alpha": object(), "bravo": FleetError("disk_full", "bravo has no room.")}, _raise_errors)
+    with pytest.raises(FleetError) as caught:
+        each.check()
+    assert json.loads(json.dumps(caught.value.result()))["failure"]["details"]["done"] == ["alpha"]
+
+
+def _raise_errors(item):
+    if isinstance(item, FleetError):
+        raise item
+    return item

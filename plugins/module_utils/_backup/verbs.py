@@ -75,7 +75,7 @@ class Each(t.Generic[Value]):
                          f"{len(self.failed)} of {len(self.failed) + len(self.done)} bots failed:\n{table}", "",
                          failed=[{"bot": bot, "code": error.code, "message": error.message}
                                  for bot, error in self.failed.items()],
-                         done=list(self.done.values()))
+                         done=sorted(self.done))
 
 
 def _foreseen(error: FleetError | OSError, bot: str) -> FleetError:
