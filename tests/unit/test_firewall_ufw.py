@@ -19,8 +19,8 @@ DEFAULT_FORWARD_POLICY="DROP"
 SSH = [{"port": 22, "comment": "SSH"}]
 
 
-def policy(allow=SSH):
-    return ufw.parse_policy({"allow": allow, "incoming": "deny", "outgoing": "allow", "routed": "deny"})
+def policy(allow=None):
+    return ufw.parse_policy({"allow": SSH if allow is None else allow, "incoming": "deny", "outgoing": "allow", "routed": "deny"})
 
 
 def line(port, source, comment):

@@ -302,7 +302,7 @@ def _info(access: Access) -> dict[str, t.Any]:
 
 def _age(stamp: str) -> int:
     """Seconds since a time as restic writes it (nanoseconds, which older Pythons don't read)."""
-    head, _, zone = stamp.partition(".")
+    head, _dot, zone = stamp.partition(".")
     offset = zone.lstrip("0123456789") if zone else ""
     then = datetime.datetime.fromisoformat(head.replace("Z", "+00:00") + offset.replace("Z", "+00:00"))
     return int((datetime.datetime.now(datetime.timezone.utc) - then).total_seconds())
