@@ -20,7 +20,8 @@ SSH = [{"port": 22, "comment": "SSH"}]
 
 
 def policy(allow=None):
-    return ufw.parse_policy({"allow": SSH if allow is None else allow, "incoming": "deny", "outgoing": "allow", "routed": "deny"})
+    return ufw.parse_policy({"allow": SSH if allow is None else allow,
+                             "incoming": "deny", "outgoing": "allow", "routed": "deny"})
 
 
 def line(port, source, comment):
