@@ -9,7 +9,7 @@ import json
 import pytest
 from ansible_collections.clawops.fleet.plugins.module_utils import _bot
 from ansible_collections.clawops.fleet.plugins.module_utils._errors import FleetError
-from ansible_collections.clawops.fleet.plugins.module_utils._openclaw import artifact, health, render
+from ansible_collections.clawops.fleet.plugins.module_utils._openclaw import artifact, health, host, render
 from ansible_collections.clawops.fleet.plugins.module_utils._openclaw.places import Places
 from ansible_collections.clawops.fleet.plugins.module_utils._process import Finished
 
@@ -87,3 +87,9 @@ def test_waiting_ends_at_once_when_the_unit_has_failed_and_hides_secrets():
         health.wait_ready(run, "openclaw@alpha.service", 19100, 600, [KEY], lambda _url: "", lambda _s: None)
     assert "78" in caught.value.message
     assert KEY not in caught.value.message and "(hidden)" in caught.value.message
+
+
+def test_a_desktop_is_refused_rather_than_run_as_something_else():
+    wanted = bot(profile="desktop")
+    with pytest.raises(FleetError, match="desktop"):
+        host.Host(lambda *_argv, **_options: Finished(0, "", ""), [wanted], host.Settings("home", {})).plan()

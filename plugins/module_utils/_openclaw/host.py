@@ -118,6 +118,10 @@ class Host:
             gone += [Places(name) for name in instances() if name not in named]
         if any(bot.runtime == "container" for bot in present):
             self._check_compose(plan)
+        desktop = next((bot.name for bot in present if bot.profile != "gateway"), None)
+        if desktop:
+            raise FleetError("no_desktop", f"{desktop} has bot_profile desktop, whose image this version cannot build.",
+                             "Use bot_profile: gateway.")
         held = ports.held()
         chosen = ports.choose({Places(bot.name).container: bot.port for bot in present}, held, BAND)
         for bot in present:
