@@ -10,7 +10,8 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 
-from ..module_utils._bot import RELEASE
+from ..module_utils._bot import RELEASE, parse
+from ..module_utils._errors import FleetError
 
 KEYS = ("api_keys", "backup", "config", "egress", "env", "gateway_token", "on", "port", "profile", "resources",
         "runtime", "state", "version")
@@ -29,6 +30,7 @@ def bots_on(bots: t.Iterable[t.Mapping[str, t.Any]], host: str, defaults: t.Mapp
             ) -> list[dict[str, t.Any]]:
     """The descriptions of the bots whose bot_on is the host, without the prefix bot_, with their places there.
 
+    A bad description is refused here, before a play has touched anything.
     defaults stand behind each bot's own values; mappings api_keys and env are merged, the bot's own key first.
     """
     found = []
@@ -44,6 +46,10 @@ def bots_on(bots: t.Iterable[t.Mapping[str, t.Any]], host: str, defaults: t.Mapp
         merged = {"state": "started", "version": RELEASE, **(defaults or {}), **own}
         for key in ("api_keys", "env"):
             merged[key] = {**((defaults or {}).get(key) or {}), **(own.get(key) or {})}
+        try:
+            parse({"name": name, **merged}, "docker_host")
+        except FleetError as error:
+            raise AnsibleFilterError(f"{name}: {error.result()['msg']}") from None
         found.append({"name": name, **_home(name), **merged})
     return found
 

@@ -65,6 +65,8 @@ def test_bots_on_picks_merges_and_refuses_typos():
     assert found[0]["user"] == "bot-alpha"
     with pytest.raises(Exception, match="bot_memroy"):
         bots_on([{"inventory_hostname": "alpha", "bot_on": "alder", "bot_memroy": "1"}], "alder")
+    with pytest.raises(Exception, match="alpha: bot_port: 0"):
+        bots_on([{"inventory_hostname": "alpha", "bot_on": "alder", "bot_port": 0}], "alder")
 
 
 def test_ports_are_sticky_lowest_free_and_never_shared(tmp_path):
