@@ -3,6 +3,30 @@
 
 from __future__ import annotations
 
+# What every module asks about a bot; those that ask more go on from here.
+_BOTS = r"""
+options:
+  bots:
+    description: The bots.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the bot.
+        type: str
+        required: true
+      access_key:
+        description: Access key of this bot, instead of O(access_key).
+        type: str
+      secret_key:
+        description: Secret key of this bot, instead of O(secret_key).
+        type: str
+      password:
+        description: Password of this bot's repository, instead of O(password).
+        type: str
+"""
+
 
 class ModuleDocFragment:
     """Options of the backup modules."""
@@ -54,4 +78,71 @@ options:
 requirements:
   - restic >= 0.17.1
   - boto3
+"""
+
+    BOTS = _BOTS
+
+    SOURCES = _BOTS + r"""
+      version:
+        description: Release of OpenClaw that the bot runs, for the manifest.
+        type: str
+        default: ""
+      paths:
+        description: What to back up. No path may contain another one.
+        type: list
+        elements: dict
+        required: true
+        suboptions:
+          role:
+            description: What the directory is to the bot; restoring goes by it.
+            type: str
+            required: true
+            choices: [config, state, workspace, browser, homebrew, volume]
+          path:
+            description: The directory, absolute.
+            type: str
+            required: true
+          exclude:
+            description: Patterns below the directory to leave out, in restic's notation. What can be made again is
+              left out of a V(state) when nothing is said.
+            type: list
+            elements: str
+"""
+
+    TARGETS = _BOTS + r"""
+      snapshot:
+        description: Id of the snapshot or its beginning, or V(latest).
+        type: str
+        default: latest
+      overwrite:
+        description: Replace data that is there.
+        type: bool
+        default: false
+      units:
+        description: The bot's systemd units; while one is active nothing is restored.
+          The default is the unit of a bot of that name.
+        type: list
+        elements: str
+      paths:
+        description: What to restore and where it goes.
+        type: list
+        elements: dict
+        required: true
+        suboptions:
+          role:
+            description: What the directory is to the bot.
+            type: str
+            required: true
+            choices: [config, state, workspace, browser, homebrew, volume]
+          path:
+            description: The directory on this host, absolute.
+            type: str
+            required: true
+          owner:
+            description: User of this host that takes the place of the owner in the snapshot.
+            type: str
+            required: true
+          group:
+            description: Group of this host; the default is the user's own.
+            type: str
 """

@@ -15,26 +15,7 @@ description:
 extends_documentation_fragment:
   - clawops.fleet.attributes.info
   - clawops.fleet.backup
-options:
-  bots:
-    description: The bots.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name:
-        description: Name of the bot.
-        type: str
-        required: true
-      access_key:
-        description: Access key of this bot, instead of O(access_key).
-        type: str
-      secret_key:
-        description: Secret key of this bot, instead of O(secret_key).
-        type: str
-      password:
-        description: Password of this bot's repository, instead of O(password).
-        type: str
+  - clawops.fleet.backup.bots
 """
 
 EXAMPLES = r"""

@@ -16,26 +16,8 @@ description:
 extends_documentation_fragment:
   - clawops.fleet.attributes
   - clawops.fleet.backup
+  - clawops.fleet.backup.bots
 options:
-  bots:
-    description: The bots.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name:
-        description: Name of the bot.
-        type: str
-        required: true
-      access_key:
-        description: Access key of this bot, instead of O(access_key).
-        type: str
-      secret_key:
-        description: Secret key of this bot, instead of O(secret_key).
-        type: str
-      password:
-        description: Password of this bot's repository, instead of O(password).
-        type: str
   create_bucket:
     description: Make the bucket when it is missing. With V(false) a missing one is an error.
     type: bool

@@ -21,66 +21,13 @@ description:
 extends_documentation_fragment:
   - clawops.fleet.attributes
   - clawops.fleet.backup
+  - clawops.fleet.backup.targets
 attributes:
   idempotent:
     support: partial
     details:
       - With O(bots[].overwrite) the data are restored each time.
 options:
-  bots:
-    description: The bots.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name:
-        description: Name of the bot.
-        type: str
-        required: true
-      access_key:
-        description: Access key of this bot, instead of O(access_key).
-        type: str
-      secret_key:
-        description: Secret key of this bot, instead of O(secret_key).
-        type: str
-      password:
-        description: Password of this bot's repository, instead of O(password).
-        type: str
-      snapshot:
-        description: Id of the snapshot or its beginning, or V(latest).
-        type: str
-        default: latest
-      overwrite:
-        description: Replace data that is there.
-        type: bool
-        default: false
-      units:
-        description: The bot's systemd units; while one is active nothing is restored.
-          The default is the unit of a bot of that name.
-        type: list
-        elements: str
-      paths:
-        description: What to restore and where it goes.
-        type: list
-        elements: dict
-        required: true
-        suboptions:
-          role:
-            description: What the directory is to the bot.
-            type: str
-            required: true
-            choices: [config, state, workspace, browser, homebrew, volume]
-          path:
-            description: The directory on this host, absolute.
-            type: str
-            required: true
-          owner:
-            description: User of this host that takes the place of the owner in the snapshot.
-            type: str
-            required: true
-          group:
-            description: Group of this host; the default is the user's own.
-            type: str
   stop:
     description: Stop the bot's units right before the switch. Nothing is started again by this module.
     type: bool

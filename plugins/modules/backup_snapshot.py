@@ -20,55 +20,13 @@ description:
 extends_documentation_fragment:
   - clawops.fleet.attributes
   - clawops.fleet.backup
+  - clawops.fleet.backup.sources
 attributes:
   idempotent:
     support: none
     details:
       - A snapshot is an event. Each run makes one, which adds next to nothing when nothing changed.
 options:
-  bots:
-    description: The bots.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name:
-        description: Name of the bot.
-        type: str
-        required: true
-      access_key:
-        description: Access key of this bot, instead of O(access_key).
-        type: str
-      secret_key:
-        description: Secret key of this bot, instead of O(secret_key).
-        type: str
-      password:
-        description: Password of this bot's repository, instead of O(password).
-        type: str
-      version:
-        description: Release of OpenClaw that the bot runs, for the manifest.
-        type: str
-        default: ""
-      paths:
-        description: What to back up. No path may contain another one.
-        type: list
-        elements: dict
-        required: true
-        suboptions:
-          role:
-            description: What the directory is to the bot; restoring goes by it.
-            type: str
-            required: true
-            choices: [config, state, workspace, browser, homebrew, volume]
-          path:
-            description: The directory, absolute.
-            type: str
-            required: true
-          exclude:
-            description: Patterns below the directory to leave out, in restic's notation. What can be made again is
-              left out of a V(state) when nothing is said.
-            type: list
-            elements: str
   substrate:
     description: What the host is, for the manifest.
     type: str

@@ -75,7 +75,9 @@ options:
         type: dict
         default: {}
   installations:
-    description: For each release, where it was unpacked and which image was built of it.
+    description:
+      - For each release the C(prefix) where it was unpacked, and the C(image) that was built of it.
+      - With C(node), bots with runtime V(host) run on that program instead of the release's own Node.js.
     type: dict
     required: true
   fleet:
@@ -221,7 +223,7 @@ BOT = {
 def _host(p: dict) -> Host:
     only = p["only"]
     listed = [bot for bot in p["bots"] if only is None or bot["name"] in only]
-    installations = {version: Installation(places["prefix"], places.get("image"))
+    installations = {version: Installation(places["prefix"], places.get("image"), places.get("node"))
                      for version, places in p["installations"].items()}
     settings = Settings(p["fleet"], installations, p["prune"] and only is None, p["upgrade"], p["purge_data"],
                         p["timeout"])

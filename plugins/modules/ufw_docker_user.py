@@ -19,11 +19,11 @@ description:
   - The live rules are loaded in one transaction for each IP family, without a reload of UFW or Docker. Files in
     C(/etc/clawops/firewall), a drop-in of C(docker.service) and UFW's C(after.init) bring them back after each start
     of Docker and of UFW.
-  - Whether the jumps from C(FORWARD) to C(DOCKER-USER) and on to C(CLAWOPS-USER) come first is checked, reported and
-    repaired by itself.
-  - Where Docker does not filter IPv6 (RV(ipv6_engine=proxy), as with Docker before 27 unless it is switched on), a
-    published port is reached over IPv6 through C(docker-proxy), which is a program of the host. Then UFW's default for
-    incoming traffic closes it, and M(clawops.fleet.ufw_host) opens it.
+  - Whether the jumps from C(FORWARD) to C(DOCKER-USER), on to C(CLAWOPS-USER), and from C(INPUT) to C(CLAWOPS-PROXY)
+    come first is checked, reported and repaired by itself.
+  - Over IPv6 a published port is often reached through C(docker-proxy), which is a program of the host, so that the
+    connection comes through C(INPUT). There the chain C(CLAWOPS-PROXY) opens what O(allow) lists, and the default of
+    the host's firewall closes the rest.
 options:
   state:
     description: V(absent) takes rules, jumps and files out again.
@@ -50,12 +50,21 @@ options:
         type: list
         elements: str
         default: []
+      interface:
+        description:
+          - The interface through which they come. A V(+) at the end stands for any ending; a name without it must
+            exist. Empty means through any.
+        type: str
       comment:
         description: One line without quotes that is kept with the rule.
         type: str
         default: ""
   trusted_interfaces:
-    description: Interfaces from which everything may come. A V(+) at the end stands for any ending.
+    description:
+      - Interfaces from which everything may come. A V(+) at the end stands for any ending; a name without it must
+        exist.
+      - They open nothing in C(INPUT), where the host's own services are reached too. For a port that C(docker-proxy)
+        serves over IPv6, use the O(allow[].interface) of an entry.
     type: list
     elements: str
     default: []
@@ -66,6 +75,17 @@ options:
     type: list
     elements: str
     default: [docker0, br-+, cb-+, cs-+]
+notes:
+  - If INPUT of IPv6 is open by default on a host with Docker, the module refuses (code C(open_input)) instead of
+    closing the published ports by number. Which ports these are changes with each container, and a list would be
+    outdated with the next one. Switch UFW on first, or use M(clawops.fleet.ufw_host) before this module.
+  - An entry of O(allow) also opens its port over IPv6 to a program of the host that listens there instead of
+    C(docker-proxy).
+  - Docker's rules must stand where C(iptables) of the host looks. If they are in C(iptables-legacy) and C(iptables) is
+    C(iptables-nft), or the other way round (C(two_worlds)), or Docker uses its own backend for nftables
+    (C(unsupported_backend)), the module refuses.
+  - A run holds a lock from its first look to its last write. Of two runs at once, the policy of the second one stands,
+    whole.
 requirements:
   - iptables on the host
 extends_documentation_fragment:
@@ -87,7 +107,10 @@ EXAMPLES = r"""
         comment: front door
       - port: 8000-8010
         sources: [192.0.2.0/24, "2001:db8::/32"]
-    trusted_interfaces: [tailscale0]
+      - port: 9000
+        interface: tailscale0
+        comment: administration
+    trusted_interfaces: [wg+]
 
 - name: Take the policy out again
   clawops.fleet.ufw_docker_user:
@@ -108,15 +131,29 @@ rules:
       description: The IPv6 rules. Not there if the host has no IPv6.
       type: list
       elements: str
+    ipv6_input:
+      description: The rules for what C(docker-proxy) serves. Not there if the host has no IPv6.
+      type: list
+      elements: str
   sample: {"ipv4": ["--ctstate ESTABLISHED,RELATED -j RETURN", "-i docker0 -j RETURN", "-j DROP"]}
 ipv6_engine:
   description:
-    - V(filtered) if Docker filters IPv6 by itself, V(proxy) if published ports are reached over IPv6 through
-      C(docker-proxy) and UFW's rules for incoming traffic decide, V(disabled) if the host has no IPv6.
+    - V(filtered) if Docker filters IPv6 by itself, as it does since version 27, for networks that have IPv6.
+    - V(proxy) if all published ports are reached over IPv6 through C(docker-proxy).
+    - V(none) if no engine has made rules yet, V(disabled) if the host has no IPv6.
     - V(unknown) in check mode if iptables is not installed yet.
   returned: success
   type: str
   sample: proxy
+problems:
+  description:
+    - What others left on the host that weakens the policy, one sentence each, also given as warnings. It is not mended.
+    - A broken C(after.rules) of UFW, one that declares C(:DOCKER-USER), or IPv6 that lets in by default on a host that
+      has no engine yet.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 actions:
   description: What was changed, or would be changed in check mode.
   returned: success
@@ -124,7 +161,7 @@ actions:
   elements: dict
   contains:
     subject:
-      description: A file, the chain, or one of the jumps.
+      description: A file, a chain, one of the jumps, or C(docker.service) if systemd has to read its files again.
       type: str
     action:
       description: V(create), V(update) or V(delete).
@@ -138,17 +175,17 @@ plan_complete:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._errors import FleetError
-from ..module_utils._firewall.docker_user import BRIDGES, DockerUser, parse_policy
+from ..module_utils._firewall.docker_user import manage
+from ..module_utils._firewall.docker_user_rules import BRIDGES, parse_policy
 from ..module_utils._firewall.host import Host
-from ..module_utils._firewall.rules import ALLOW_OPTIONS
-from ..module_utils._plan import run
+from ..module_utils._firewall.rules import PUBLISHED_OPTIONS
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "allow": {"type": "list", "elements": "dict", "default": [], "options": ALLOW_OPTIONS},
+            "allow": {"type": "list", "elements": "dict", "default": [], "options": PUBLISHED_OPTIONS},
             "trusted_interfaces": {"type": "list", "elements": "str", "default": []},
             "bridges": {"type": "list", "elements": "str", "default": list(BRIDGES)},
         },
@@ -156,11 +193,9 @@ def main() -> None:
     )
     try:
         policy = parse_policy(module.params)
+        manage(module, Host(), policy if module.params["state"] == "present" else None)
     except FleetError as error:
         module.fail_json(**error.result())
-        return
-    firewall = DockerUser(Host(), policy if module.params["state"] == "present" else None)
-    run(module, firewall.plan, firewall.apply, firewall.facts)
 
 
 if __name__ == "__main__":

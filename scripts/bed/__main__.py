@@ -2,13 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The test bed: real components on one machine, each part on its own.
 
-  testbed up|down|reset|status [PART...]   parts: dockerhost[:HOST] minio outside model (default: all)
+  testbed up|down|reset|status [PART...]   parts: dockerhost[:HOST] minio outside model lab kubernetes (default: all)
+  testbed isolate|rejoin HOST...           move hosts from the bed's network to the lab and back
   testbed env                              shell exports: addresses, endpoints, paths of keys
-  testbed exec outside COMMAND...          run a command on the neighbour
+  testbed exec outside|lab COMMAND...      run a command on the neighbour, or on what the lab plays
+  testbed relay ADDRESS PORT               a pipe into the lab: ssh -o ProxyCommand='scripts/testbed relay %h %p'
+
+Attack and load tests run on isolated hosts. The lab has no uplink and plays the router, the neighbours 10.213.0.77 and
+.78, a second segment (10.214.0.0/24 at the host's eth1), the metadata server and every other address of the world: it
+answers on all of them and writes what came out of a host to bed/lab/arrivals.jsonl in the cache. An isolated host that
+is rebooted comes back on the bed's network.
 
 `down` leaves nothing but the cache; `reset` is down and up. Settings by environment: CLAWOPS_CACHE,
 CLAWOPS_BED_HOSTS=alder,birch, CLAWOPS_BED_TLS=1, MINIO_BIN, CLAWOPS_S3_ENDPOINT (with CLAWOPS_S3_ACCESS_KEY and
-CLAWOPS_S3_SECRET_KEY).
+CLAWOPS_S3_SECRET_KEY), CLAWOPS_KUBECONFIG and CLAWOPS_REGISTRY (a cluster of one's own, and where it pulls from).
 """
 
 from __future__ import annotations
@@ -19,10 +26,11 @@ import shlex
 import sys
 import typing as t
 
-from . import cache, dockerhost, engine, machine, minio, model, net, outside
+from . import cache, dockerhost, engine, kubernetes, lab, machine, minio, model, net, outside
 from .job import BedError, Job
 
-PARTS: dict[str, t.Any] = {"dockerhost": dockerhost, "minio": minio, "outside": outside, "model": model}
+PARTS: dict[str, t.Any] = {"dockerhost": dockerhost, "minio": minio, "outside": outside, "model": model, "lab": lab,
+                           "kubernetes": kubernetes}
 Unit = tuple[str, t.Any, str]
 
 
@@ -84,7 +92,7 @@ def down(words: t.Sequence[str]) -> int:
     if not engine.answers() and cache.state().get("engine"):
         engine.ensure(job)  # ours was killed: its containers are still on the disk
     side_by_side(units(words, every=True), finish)
-    left = [label for label, module, name in units([], every=True) if module.status(name)[0] == "up"]
+    left = [label for label, module, name in units([], every=True) if module.status(name)[0] in ("up", "isolated")]
     if left:
         job.say(f"still up: {', '.join(left)}")
         return 0
@@ -107,7 +115,28 @@ def status(words: t.Sequence[str]) -> int:
     rows = [(label, *module.status(name)) for label, module, name in units(words)]
     for row in [("PART", "STATE", "ADDRESS"), *rows]:
         print(f"{row[0]:<18}{row[1]:<10}{row[2]}")
-    return 0 if all(row[1] != "down" for row in rows) else 1
+    return 0 if all(row[1] in ("up", "external") for row in rows) else 1
+
+
+def move(words: t.Sequence[str], where: t.Callable[[Job, str], None]) -> int:
+    """Hosts into the lab or out of it."""
+    hosts = [f"dockerhost:{host}" for host in words]
+    if not hosts:
+        raise BedError("name the hosts")
+    side_by_side(units(hosts), lambda job, _module, name: where(job, name))
+    return 0 if status(hosts) == (where is lab.isolate) else 1
+
+
+def isolate(words: t.Sequence[str]) -> int:
+    """Hosts without an uplink."""
+    with cache.lock("part-lab"):
+        lab.up(Job("lab"), "lab")
+    return move(words, lab.isolate)
+
+
+def rejoin(words: t.Sequence[str]) -> int:
+    """Hosts on the bed's network."""
+    return move(words, lab.rejoin)
 
 
 def environment(_words: t.Sequence[str]) -> int:
@@ -118,19 +147,29 @@ def environment(_words: t.Sequence[str]) -> int:
     values |= {"CLAWOPS_BED_S3_ENDPOINT": minio.endpoint(), "CLAWOPS_BED_S3_CREDENTIALS": str(minio.credentials())}
     values |= {"CLAWOPS_BED_S3_CA": str(minio.ca()) if minio.tls() else "", "CLAWOPS_BED_MODEL_URL": model.url()}
     values |= {"CLAWOPS_BED_OUTSIDE": net.v4("outside"), "CLAWOPS_BED_OUTSIDE_NETNS": net.namespace("outside")}
+    values |= {"CLAWOPS_BED_LAB_NETNS": lab.NAMESPACE, "CLAWOPS_BED_LAB_ARRIVALS": str(lab.journal())}
+    values |= {"CLAWOPS_BED_KUBECONFIG": str(kubernetes.kubeconfig()), "CLAWOPS_BED_REGISTRY": kubernetes.registry()}
     for key, value in values.items():
         print(f"export {key}={shlex.quote(value)}")
     return 0
 
 
-def execute(words: t.Sequence[str]) -> int:
-    """Run a command on the neighbour."""
-    if len(words) < 2 or words[0] != "outside":
-        raise BedError("usage: testbed exec outside COMMAND...")
-    outside.execute(words[1:])
+def execute(words: t.Sequence[str]) -> t.NoReturn:
+    """Run a command on the neighbour or in the lab."""
+    if len(words) < 2 or words[0] not in ("outside", "lab"):
+        raise BedError("usage: testbed exec outside|lab COMMAND...")
+    os.execvp("ip", ["ip", "netns", "exec", net.namespace(words[0]), *words[1:]])  # noqa: S606 (no shell is the point)
 
 
-VERBS = {"up": up, "down": down, "reset": reset, "status": status, "env": environment, "exec": execute}
+def relay(words: t.Sequence[str]) -> t.NoReturn:
+    """A pipe into the lab."""
+    if len(words) != 2:
+        raise BedError("usage: testbed relay ADDRESS PORT")
+    lab.relay(*words)
+
+
+VERBS = {"up": up, "down": down, "reset": reset, "status": status, "env": environment, "exec": execute,
+         "isolate": isolate, "rejoin": rejoin, "relay": relay}
 
 
 def main(argv: t.Sequence[str]) -> int:

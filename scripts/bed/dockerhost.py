@@ -9,10 +9,11 @@ import pathlib
 import shlex
 import socket
 
-from . import cache, engine, machine, net
+from . import cache, engine, lab, machine, net
 from .job import BedError, Job, output
 
-SUITES = {"alder": "trixie", "birch": "bookworm"}
+SUITES = {"alder": "trixie", "cedar": "trixie", "fir": "trixie", "birch": "bookworm", "elm": "bookworm",
+          "hazel": "bookworm"}
 INSTANCES = list(SUITES)
 DEFAULT = [name for name in os.environ.get("CLAWOPS_BED_HOSTS", "alder").split(",") if name]
 # A small server as an installer leaves it.
@@ -20,16 +21,23 @@ PACKAGES = """systemd-sysv dbus libpam-systemd udev openssh-server python3 pytho
     acl iproute2 iputils-ping curl procps zstd"""
 # What the roles install: in the host's package cache, not installed.
 FETCHED = {
-    "trixie": """docker.io docker-cli docker-compose iptables nftables ufw restic python3-docker python3-boto3
-        mmdebstrap sqlite3""",
-    "bookworm": "docker.io iptables nftables ufw python3-docker python3-boto3 mmdebstrap sqlite3",
+    "trixie": """docker.io docker-cli docker-compose iptables nftables ufw ulogd2 ulogd2-json logrotate restic
+        python3-docker python3-boto3 mmdebstrap sqlite3""",
+    "bookworm": """docker.io iptables nftables ufw ulogd2 ulogd2-json logrotate python3-docker python3-boto3 mmdebstrap
+        sqlite3""",
 }
 TRUSTED = pathlib.Path("/usr/local/share/ca-certificates")
 EXCLUDED = ["man", "doc", "locale"]
 CAPABILITIES = """SYS_ADMIN NET_ADMIN NET_RAW SYS_PTRACE AUDIT_WRITE AUDIT_CONTROL SYS_CHROOT SYS_TIME SYSLOG
     DAC_READ_SEARCH LINUX_IMMUTABLE MKNOD IPC_LOCK SYS_NICE SYS_BOOT"""
+# Where clouds serve metadata: never the machine's own, also when a firewall under test fails. The neighbour has none.
+METADATA = ["169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::/32", "fd20:ce::/32"]
 # systemd hands credentials to units over mounts, which must propagate.
-INIT = ["/bin/sh", "-c", "mount --make-rshared / && exec /sbin/init"]
+INIT = ["/bin/sh", "-c", "\n".join([
+    *(f"ip route replace {where} via {net.v6('outside') if ':' in where else net.v4('outside')} || exit 1"
+      for where in METADATA),
+    "mount --make-rshared / && exec /sbin/init",
+])]
 SSHD = """PermitRootLogin prohibit-password
 PasswordAuthentication no
 HostKey /etc/ssh/ssh_host_ed25519_key
@@ -49,36 +57,32 @@ dpkg-query --root=. -W -f '${Package}_${Version}_*.deb\n' | sed 's/:/%3a/g' |
 """
 
 
-def name_of(host: str) -> str:
-    """The container (and volume) of a host."""
-    return f"clawops-bed-{host}"
-
-
 def up(job: Job, host: str) -> None:
     """The host, with systemd settled and SSH answering."""
     if host not in SUITES:
         raise BedError(f"no such host: {host}; there are {', '.join(SUITES)}")
     machine.need(job, {"mmdebstrap": "mmdebstrap", "ssh-keygen": "openssh-client"})
-    tar = _root_tar(job, SUITES[host])
+    tar = root_tar(job, SUITES[host])
     net.ensure(job)
+    lab.rejoin(job, host)
     tag = engine.import_image(job, f"clawops-bed/host:{SUITES[host]}", tar.name.split("-")[-1], tar)
     secret, known = _keys(job, host)
     files = {"/etc/ssh/ssh_host_ed25519_key": secret, "/root/.ssh/authorized_keys": known}
-    engine.container(job, name_of(host), _options(host, tag), files, keep=True)
+    engine.container(job, net.container(host), options(host, tag), files, keep=True)
     job.wait(f"systemd in {host}", lambda: _systemd(host) in ("running", "degraded"), timeout=120)
     job.wait(f"sshd in {host}", lambda: _login(host), timeout=60)
     if _systemd(host) == "degraded":
-        failed = output("docker", "exec", name_of(host), "systemctl", "--failed", "--plain", "--no-legend") or ""
+        failed = output("docker", "exec", net.container(host), "systemctl", "--failed", "--plain", "--no-legend") or ""
         job.say(f"failed units: {' '.join(line.split()[0] for line in failed.splitlines())}")
 
 
-def _options(host: str, tag: str) -> list[object]:
+def options(host: str, tag: str) -> list[object]:
     """No --privileged: that needs every capability, and many machines lack one."""
     options: list[object] = ["-t", "--hostname", host, *net.options(host)]
     options += [f"--cap-add={capability}" for capability in CAPABILITIES.split()]
     options += [f"--security-opt={what}=unconfined" for what in ("seccomp", "apparmor", "systempaths")]
     options += ["--cgroupns=host", *_cgroups(), "--tmpfs=/run", "--tmpfs=/run/lock", "--tmpfs=/tmp:exec"]
-    options += ["-v", f"{name_of(host)}:/var/lib/docker", "--stop-signal=SIGRTMIN+3", "-e", "container=docker"]
+    options += ["-v", f"{net.container(host)}:/var/lib/docker", "--stop-signal=SIGRTMIN+3", "-e", "container=docker"]
     options += ["--restart=on-failure"]  # so that a reboot is one
     options += [f"--add-host={who}:{net.v4(who)}" for who in ("minio", "model")]
     return [*options, *_resolver(host), tag, *INIT]
@@ -103,7 +107,8 @@ def _resolver(host: str) -> list[str]:
     return ["-v", f"{path}:/etc/resolv.conf"]
 
 
-def _root_tar(job: Job, suite: str) -> pathlib.Path:
+def root_tar(job: Job, suite: str) -> pathlib.Path:
+    """The root file system of a host, built from packages and kept."""
     apt, sources = _apt_options(), _sources(suite)
     trusted = {path.name: path.read_text() for path in sorted(TRUSTED.glob("*.crt"))}
     recipe = [apt, sources, trusted, PACKAGES, FETCHED[suite], EXCLUDED, SSHD, CONFIGURE, PRUNE]
@@ -186,7 +191,7 @@ def _keys(job: Job, host: str) -> tuple[str, str]:
 
 
 def _systemd(host: str) -> str:
-    ask = ["docker", "exec", name_of(host), "sh", "-c", "systemctl is-system-running || true"]
+    ask = ["docker", "exec", net.container(host), "sh", "-c", "systemctl is-system-running || true"]
     return output(*ask) or ""
 
 
@@ -206,11 +211,12 @@ def _login(host: str) -> bool:
 
 def down(_job: Job, host: str) -> None:
     """No host, and nothing of what was on it."""
-    inner = engine.inner_containers(name_of(host))
-    engine.discard(name_of(host), name_of(host))
+    inner = engine.inner_containers(net.container(host))
+    engine.discard(net.container(host), net.container(host))
     engine.remove_cgroups(inner)
 
 
 def status(host: str) -> tuple[str, str]:
-    """State and address."""
-    return ("up" if engine.running(name_of(host)) and _banner(host) else "down"), f"{net.v4(host)} {net.v6(host)}"
+    """State and addresses."""
+    state = "isolated" if host in lab.isolated() else "up" if _banner(host) else "down"
+    return state if engine.running(net.container(host)) else "down", f"{net.v4(host)} {net.v6(host)}"

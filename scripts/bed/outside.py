@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import os
-import typing as t
-
 from . import net
 from .job import Job
 
@@ -27,8 +24,3 @@ def down(_job: Job, _name: str) -> None:
 def status(_name: str) -> tuple[str, str]:
     """State and addresses."""
     return ("up" if net.attached("outside") else "down"), f"{net.v4('outside')} {net.v6('outside')}"
-
-
-def execute(argv: t.Sequence[str]) -> t.NoReturn:
-    """Become a program that runs on this neighbour."""
-    os.execvp("ip", ["ip", "netns", "exec", net.namespace("outside"), *argv])  # noqa: S606 (no shell is the point)

@@ -10,7 +10,7 @@ import pathlib
 
 import pytest
 import yaml
-from ansible_collections.clawops.fleet.plugins.filter.bots import bot_moves, bots_on
+from ansible_collections.clawops.fleet.plugins.filter.bots import bot_moves, bots_missing, bots_on
 from ansible_collections.clawops.fleet.plugins.module_utils import _bot, _ports
 from ansible_collections.clawops.fleet.plugins.module_utils._errors import FleetError
 
@@ -98,3 +98,10 @@ def test_the_release_stands_in_one_place():
     role = yaml.safe_load((ROOT / "roles/openclaw_artifact/defaults/main.yml").read_text())
     assert role["openclaw_artifact_versions"] == [_bot.RELEASE]
     assert f"version={_bot.RELEASE} " in (ROOT / "scripts/quickstart").read_text()
+
+
+def test_a_bot_is_missing_where_it_has_neither_record_nor_data():
+    bots = [{"name": name} for name in ("alpha", "bravo", "charlie")]
+    files = [{"path": path} for path in ("/var/lib/clawops/instances/alpha.json", "/var/lib/clawops/bots/bravo/state",
+                                         "/var/lib/clawops/bots/bravo", "/var/lib/clawops/bots/charlie")]
+    assert bots_missing(bots, files) == ["charlie"]

@@ -43,6 +43,20 @@ def test_no_secret_in_compose_unit_or_config(runtime):
     assert not [text for text in texts if KEY in text]
 
 
+def test_a_bot_on_the_host_runs_on_the_node_that_is_chosen(tmp_path):
+    node = tmp_path / "24/bin/node"
+    node.parent.mkdir(parents=True)
+    node.touch()
+    link = tmp_path / "node"
+    link.symlink_to(node)
+    one = bot(runtime="host")
+    own = render.unit(one, Places("alpha"), render.Installation("/opt/x", None))
+    assert "ExecStart=/opt/x/bin/node --env" in own and '"PATH=/opt/x/bin:/usr/local' in own
+    other = render.unit(one, Places("alpha"), render.Installation("/opt/x", None, str(link)))
+    assert f"ExecStart={node} --env" in other and f'"PATH={node.parent}:/opt/x/bin:/usr/local' in other
+    assert "/opt/x/lib/node_modules/openclaw/openclaw.mjs gateway run" in other
+
+
 def test_the_bind_is_always_written_and_the_operator_wins():
     assert render.config(bot(), 19100)["gateway"]["bind"] == "lan"
     assert render.config(bot(runtime="host"), 19100)["gateway"] == {

@@ -10,10 +10,13 @@ import fcntl
 import os
 import pathlib
 import shutil
+import time
 import typing as t
 
 from .. import _files, _process
+from .._errors import FleetError
 
+LOCK_SECONDS = 60
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
@@ -47,6 +50,11 @@ class Host:
     def run(self, *argv: str, stdin: str | None = None) -> str:
         return _process.must(self._runner, self._resolve(argv), " ".join(argv), stdin=stdin)
 
+    def complaint(self, *argv: str, stdin: str | None = None) -> str | None:
+        """What the program says when it fails."""
+        done = self._runner(self._resolve(argv), stdin=stdin)
+        return (done.last_words or f"{argv[0]} ended with {done.rc}") if done.rc else None
+
     def _resolve(self, argv: t.Sequence[str]) -> list[str]:
         return [self._which(argv[0]) or argv[0], *argv[1:]]
 
@@ -59,6 +67,14 @@ class Host:
                 return File(os.fstat(stream.fileno()).st_mode & 0o7777, stream.read())
         except FileNotFoundError:
             return None
+        except UnicodeDecodeError as error:
+            raise FleetError("foreign_object", f"{path} is not UTF-8 text: {error}.", "Convert it.") from error
+
+    def leftovers(self, path: str) -> list[str]:
+        """What killed writes of this file left beside it."""
+        target = self.path(path)
+        return sorted(str(pathlib.PurePosixPath(path).with_name(found.name))
+                      for found in target.parent.glob(f".{target.name}.????????"))
 
     def write(self, path: str, file: File) -> None:
         _files.write(self.path(path), file.text, file.mode)
@@ -66,18 +82,39 @@ class Host:
     def remove(self, path: str) -> None:
         """Removes the file, and its directory when that is left empty."""
         target = self.path(path)
-        target.unlink()
+        target.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             target.parent.rmdir()
 
     @contextlib.contextmanager
     def locked(self, directory: str) -> t.Iterator[None]:
-        """Holds the lock that flock(1) takes on this directory."""
+        """Holds the lock that flock(1) takes on this directory; one that is still empty then goes again."""
         place = self.path(directory)
-        place.mkdir(mode=0o755, parents=True, exist_ok=True)
-        descriptor = os.open(place, os.O_RDONLY)
+        descriptor = _lock(place)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
+            for path in (place, place.parent):
+                with contextlib.suppress(OSError):
+                    path.rmdir()
             os.close(descriptor)
+
+
+def _lock(place: pathlib.Path) -> int:
+    """Whoever can open the directory can hold its lock, so it is its owner's alone."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        os.fchmod(descriptor, 0o700)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), place.stat()):
+                return descriptor
+        except (BlockingIOError, FileNotFoundError):  # held, or removed by who held it
+            pass
+        os.close(descriptor)
+        if time.monotonic() > deadline:
+            raise FleetError("busy", f"Another run has held the lock on {place} for {LOCK_SECONDS} seconds.",
+                             "Run it again when that one has ended.")
+        time.sleep(0.05)

@@ -13,7 +13,9 @@ import typing as t
 from .._errors import bad_value
 
 Version = t.Literal[4, 6]
-_INTERFACE = re.compile(r"[A-Za-z0-9_.@-]{1,15}|[A-Za-z0-9_.@-]{1,14}\+")
+VERSIONS: tuple[Version, ...] = (4, 6)
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+_INTERFACE = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.@-]{1,15}|[A-Za-z0-9_.@-]{1,14}\+")
 
 ALLOW_OPTIONS: dict[str, t.Any] = {
     "port": {"type": "str", "required": True},
@@ -21,17 +23,19 @@ ALLOW_OPTIONS: dict[str, t.Any] = {
     "sources": {"type": "list", "elements": "str", "default": []},
     "comment": {"type": "str", "default": ""},
 }
+PUBLISHED_OPTIONS: dict[str, t.Any] = {**ALLOW_OPTIONS, "interface": {"type": "str"}}
 
 
 @dataclasses.dataclass(frozen=True)
 class Allow:
-    """One permission. No sources means from everywhere."""
+    """One permission. No sources means from everywhere, no interface through any."""
 
     first: int
     last: int
     protocol: str
     sources: tuple[str, ...]
     comment: str
+    interface: str = ""
 
     @property
     def port(self) -> str:
@@ -56,23 +60,38 @@ def parse_ports(parameter: str, value: object) -> tuple[int, int]:
 
 def parse_network(parameter: str, value: str) -> str:
     try:
-        return str(ipaddress.ip_network(value))
+        network = ipaddress.ip_network(value)
     except ValueError as error:
         raise bad_value(parameter, value, f"Write an address or a network such as 192.0.2.0/24 ({error}).") from error
+    if "%" in value:
+        raise bad_value(parameter, value, "Write the address without a zone; the interface has an option of its own.")
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        raise bad_value(parameter, value, "No packet has an IPv4-mapped address. Write the IPv4 address itself.")
+    return str(network)
+
+
+def parse_interface(parameter: str, name: str) -> str:
+    if not _INTERFACE.fullmatch(name):
+        raise bad_value(parameter, name, "Write an interface name of at most 15 characters; "
+                                         "'+' at its end stands for any ending.")
+    return name
 
 
 def parse_interfaces(parameter: str, names: t.Sequence[str]) -> tuple[str, ...]:
-    for name in names:
-        if not _INTERFACE.fullmatch(name):
-            raise bad_value(parameter, name, "Write an interface name of at most 15 characters; "
-                                             "'+' at its end stands for any ending.")
-    return _without_duplicates(parameter, tuple(names))
+    return _without_duplicates(parameter, tuple(parse_interface(parameter, name) for name in names))
 
 
 def parse_allow(parameter: str, entries: t.Sequence[t.Mapping[str, t.Any]]) -> tuple[Allow, ...]:
     """The whole list, or one error: nothing is half accepted."""
     allowed = tuple(_parse_entry(f"{parameter}[{index}]", entry) for index, entry in enumerate(entries))
-    _without_duplicates(parameter, tuple(dataclasses.replace(entry, comment="") for entry in allowed))
+    seen: set[tuple[t.Any, ...]] = set()
+    for index, entry in enumerate(allowed):
+        rules = {(entry.port, entry.protocol, entry.interface, version, source)
+                 for version in VERSIONS for source in entry.sources_of(version)}
+        if rules & seen:
+            shown = f"{entry.protocol} {entry.port} from {list(entry.sources) or 'any'}"
+            raise bad_value(f"{parameter}[{index}]", shown, "What it permits stands in the list twice; remove one.")
+        seen |= rules
     return allowed
 
 
@@ -83,8 +102,10 @@ def _parse_entry(parameter: str, entry: t.Mapping[str, t.Any]) -> Allow:
         raise bad_value(f"{parameter}.protocol", protocol, "Use tcp or udp.")
     sources = tuple(parse_network(f"{parameter}.sources", source) for source in entry.get("sources") or ())
     _without_duplicates(f"{parameter}.sources", sources)
+    interface = entry.get("interface") or ""
     return Allow(first, last, protocol, tuple(sorted(sources)),
-                 _parse_comment(f"{parameter}.comment", entry.get("comment") or ""))
+                 _parse_comment(f"{parameter}.comment", entry.get("comment") or ""),
+                 interface and parse_interface(f"{parameter}.interface", interface))
 
 
 def _parse_comment(parameter: str, comment: str) -> str:
@@ -95,12 +116,8 @@ def _parse_comment(parameter: str, comment: str) -> str:
     return comment
 
 
-_Item = t.TypeVar("_Item", str, Allow)
-
-
-def _without_duplicates(parameter: str, items: tuple[_Item, ...]) -> tuple[_Item, ...]:
+def _without_duplicates(parameter: str, items: tuple[str, ...]) -> tuple[str, ...]:
     for index, item in enumerate(items):
         if item in items[:index]:
-            shown = item if isinstance(item, str) else f"{item.protocol} {item.port} from {list(item.sources) or 'any'}"
-            raise bad_value(parameter, shown, "It stands in the list twice; remove one.")
+            raise bad_value(parameter, item, "It stands in the list twice; remove one.")
     return items

@@ -164,9 +164,11 @@ class Host:
         except KeyError:
             plan.cannot_see(f"the user {places.user} does not exist yet (role openclaw_user makes it)")
             return
-        if not (pathlib.Path(self._installation(bot).prefix) / "manifest.json").is_file():
-            plan.cannot_see(f"OpenClaw {bot.version} is not unpacked on this host yet")
-            return
+        installation = self._installation(bot)
+        for path in (f"{installation.prefix}/manifest.json", installation.node):
+            if not pathlib.Path(path).is_file():
+                plan.cannot_see(f"OpenClaw {bot.version} or its Node.js is not on this host yet: there is no {path}")
+                return
         found = self._find(places)
         self._check_owner(places, found)
         running = (found.record or {}).get("version")
@@ -225,14 +227,14 @@ class Host:
 
     def _validate(self, want: Wanted) -> None:
         """OpenClaw itself judges the configuration before it lands."""
-        prefix = self._installation(want.bot).prefix
+        installation = self._installation(want.bot)
         with tempfile.TemporaryDirectory(prefix="clawops-config-") as folder:
             candidate = pathlib.Path(folder) / "openclaw.json"
             files.write(candidate, files.pretty(want.config), 0o600)
             env = {**os.environ, **want.bot.env, **want.credentials, "HOME": folder, "OPENCLAW_STATE_DIR": folder,
-                   "OPENCLAW_CONFIG_PATH": str(candidate), "PATH": f"{prefix}/bin:{os.environ.get('PATH', '')}"}
-            done = self.run([f"{prefix}/bin/node", f"{prefix}/{render.ENTRY}", "config", "validate", "--json"],
-                            env=env, timeout=120)
+                   "OPENCLAW_CONFIG_PATH": str(candidate), "PATH": f"{installation.path}:{os.environ.get('PATH', '')}"}
+            program = [installation.node, f"{installation.prefix}/{render.ENTRY}"]
+            done = self.run([*program, "config", "validate", "--json"], env=env, timeout=120)
         if done.rc:
             raise FleetError("bad_config", f"OpenClaw {want.bot.version} refuses bot_config of {want.bot.name}: "
                              f"{done.out.strip()[:1500] or done.last_words}", "Mend bot_config.")

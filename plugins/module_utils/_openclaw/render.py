@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 
 from .._bot import Bot
@@ -21,10 +22,21 @@ ENTRY = "lib/node_modules/openclaw/openclaw.mjs"
 
 
 class Installation(t.NamedTuple):
-    """An unpacked artefact on the host, and the image that was built of it."""
+    """An unpacked artefact on the host, the image that was built of it, and a Node.js to run instead of its own."""
 
     prefix: str
     image: str | None
+    own_node: str | None = None
+
+    @property
+    def node(self) -> str:
+        """The program; resolved, so that a link that points elsewhere is another unit and a restart."""
+        return os.path.realpath(self.own_node) if self.own_node else f"{self.prefix}/bin/node"
+
+    @property
+    def path(self) -> str:
+        """The directories of programs."""
+        return ":".join(dict.fromkeys([os.path.dirname(self.node), f"{self.prefix}/bin"]))
 
 
 def merge(base: t.Mapping[str, t.Any], over: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
@@ -68,12 +80,12 @@ def environment(bot: Bot, places: Places) -> dict[str, str]:
     contained = bot.runtime == "container"
     home = HOME_IN_CONTAINER if contained else places.home
     state = f"{HOME_IN_CONTAINER}/.openclaw" if contained else places.state
-    prefix = PREFIX_IN_IMAGE if contained else "{prefix}"
+    programs = f"{PREFIX_IN_IMAGE}/bin" if contained else "{programs}"
     # V8 does not see the memory limit in time: three quarters of it keep the kernel from killing the gateway.
     heap = bot.memory * 3 // 4 // 1024**2
     return {
         "HOME": home,
-        "PATH": f"{prefix}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "PATH": f"{programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "NODE_ENV": "production",
         "NODE_OPTIONS": f"--max-old-space-size={heap}",
         "NODE_EXTRA_CA_CERTS": CA_BUNDLE,
@@ -148,8 +160,8 @@ def _container_unit(bot: Bot, places: Places) -> dict[str, list[str]]:
     }
 
 
-def _host_unit(bot: Bot, places: Places, prefix: str) -> dict[str, list[str]]:
-    variables = [f'Environment="{key}={value.replace("{prefix}", prefix)}"'.replace("%", "%%")
+def _host_unit(bot: Bot, places: Places, installation: Installation) -> dict[str, list[str]]:
+    variables = [f'Environment="{key}={value.replace("{programs}", installation.path)}"'.replace("%", "%%")
                  for key, value in environment(bot, places).items()]
     return {
         "Unit": ["After=network-online.target", "Wants=network-online.target"],
@@ -159,7 +171,7 @@ def _host_unit(bot: Bot, places: Places, prefix: str) -> dict[str, list[str]]:
             f"WorkingDirectory={places.state}",
             *variables,
             f"LoadCredential=openclaw.env:{places.credentials}",
-            f"ExecStart={prefix}/bin/node --env-file=%d/openclaw.env {prefix}/{ENTRY} gateway run",
+            f"ExecStart={installation.node} --env-file=%d/openclaw.env {installation.prefix}/{ENTRY} gateway run",
             "Restart=always",
             "RestartSec=5",
             "RestartPreventExitStatus=78",
@@ -197,7 +209,7 @@ def _host_unit(bot: Bot, places: Places, prefix: str) -> dict[str, list[str]]:
 def unit(bot: Bot, places: Places, installation: Installation) -> str:
     """The systemd unit: drives Compose (container) or runs the gateway itself (host)."""
     sections = (_container_unit(bot, places) if bot.runtime == "container"
-                else _host_unit(bot, places, installation.prefix))
+                else _host_unit(bot, places, installation))
     sections["Unit"] = [f"Description=OpenClaw bot {bot.name} ({bot.runtime})", *sections["Unit"],
                         "StartLimitIntervalSec=300", "StartLimitBurst=10"]
     sections["Install"] = ["WantedBy=multi-user.target"]

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The few things that restic does not do in a bucket: bucket.py put KEY | purge PREFIX | drop.
+
+`put` streams standard input into an object and prints its size. Where and with what keys stands in the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import typing as t
+
+import boto3
+import boto3.s3.transfer
+import botocore.config
+
+NAME = os.environ["BENCH_BUCKET"]
+CLIENT = boto3.client("s3", endpoint_url=os.environ["BENCH_ENDPOINT"],
+                      config=botocore.config.Config(s3={"addressing_style": "path"}))
+
+
+def put(key: str) -> None:
+    eight_at_a_time = boto3.s3.transfer.TransferConfig(max_concurrency=8, multipart_chunksize=16 << 20)
+    CLIENT.upload_fileobj(sys.stdin.buffer, NAME, key, Config=eight_at_a_time)
+    print(CLIENT.head_object(Bucket=NAME, Key=key)["ContentLength"])
+
+
+def purge(prefix: str) -> None:
+    for page in CLIENT.get_paginator("list_objects_v2").paginate(Bucket=NAME, Prefix=prefix):
+        keys = [{"Key": entry["Key"]} for entry in page.get("Contents", [])]
+        if keys:
+            CLIENT.delete_objects(Bucket=NAME, Delete={"Objects": keys, "Quiet": True})
+
+
+def drop() -> None:
+    purge("")
+    CLIENT.delete_bucket(Bucket=NAME)
+
+
+verbs: dict[str, t.Callable[..., None]] = {"put": put, "purge": purge, "drop": drop}
+verbs[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What was measured, as rows of a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import typing as t
+
+HEAD = ("WHAT", "PAIRS", "OURS", "PEER", "RATIO", "GOAL", "")
+Times = t.Sequence[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line; met is None where there is no goal."""
+
+    what: str
+    pairs: str
+    ours: str
+    peer: str
+    ratio: str
+    goal: str = ""
+    met: bool | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        verdict = "" if self.met is None else "met" if self.met else "MISSED"
+        return (self.what, self.pairs, self.ours, self.peer, self.ratio, self.goal, verdict)
+
+
+def seconds(times: Times) -> str:
+    middle = statistics.median(times)
+    return f"{middle:.2f} s" if middle >= 1 else f"{middle * 1000:.0f} ms"
+
+
+def median_ratio(above: Times, below: Times) -> float:
+    return statistics.median(one / other for one, other in zip(above, below))
+
+
+def faster(what: str, ours: Times, peer: Times, least: float | None = None) -> Row:
+    """How many times faster we are than the peer."""
+    ratio = median_ratio(peer, ours)
+    goal, met = ("", None) if least is None else (f">= {least:g}", ratio >= least)
+    return Row(what, str(len(ours)), seconds(ours), seconds(peer), f"{ratio:.2f} x faster", goal, met)
+
+
+def longer(what: str, ours: Times, peer: Times, most: float | None = None) -> Row:
+    """How many times as long as the peer we take."""
+    ratio = median_ratio(ours, peer)
+    goal, met = ("", None) if most is None else (f"<= {most:g}", ratio <= most)
+    return Row(what, str(len(ours)), seconds(ours), seconds(peer), f"{ratio:.2f} x as long", goal, met)
+
+
+def more(what: str, ours: Times, peer: Times, most: float) -> Row:
+    """How many seconds more than the peer we take."""
+    added = statistics.median(one - other for one, other in zip(ours, peer))
+    return Row(what, str(len(ours)), seconds(ours), seconds(peer), f"+{added * 1000:.0f} ms",
+               f"<= {most * 1000:.0f} ms", added <= most)
+
+
+def count(what: str, found: str, goal: str, met: bool) -> Row:
+    """What noise does not touch."""
+    return Row(what, "", found, "", "", goal, met)
+
+
+def table(rows: t.Sequence[Row]) -> str:
+    lines = [HEAD, *(row.cells() for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The arithmetic of the benchmarks, and what they run on the host."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+import typing as t
+
+BENCHMARKS = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def load(name: str) -> t.Any:
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+measure = load("measure")
+
+
+def far(name: str, *arguments: object) -> t.Any:
+    argv = [sys.executable, BENCHMARKS / "far" / name, *map(str, arguments)]
+    return json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+
+
+def test_what_counts_is_the_median_of_the_ratios_of_the_pairs() -> None:
+    assert measure.median_ratio([10, 40, 90], [1, 2, 3]) == 20
+
+
+def test_goals_are_bounds_that_belong_to_them() -> None:
+    assert measure.faster("", [1.0], [25.0], 25).met is True
+    assert measure.faster("", [1.0], [24.9], 25).met is False
+    assert measure.longer("", [1.1], [1.0], 1.1).met is True
+    assert measure.longer("", [1.2], [1.0], 1.1).met is False
+    assert measure.more("", [0.3], [0.25], 0.1).met is True
+    assert measure.more("", [0.4], [0.25], 0.1).met is False
+    assert measure.longer("", [5.0], [1.0]).met is None
+
+
+def test_the_table_is_aligned() -> None:
+    rows = [measure.faster("short", [0.018], [1.8], 20), measure.count("a longer name", "x", "x", True)]
+    lines = measure.table(rows).splitlines()
+    assert lines[1].split() == ["short", "1", "18", "ms", "1.80", "s", "100.00", "x", "faster", ">=", "20", "met"]
+    assert lines[0].index("PAIRS") == lines[1].index("1") == len("a longer name  ")
+
+
+def test_the_clock_alternates_and_prepares(tmp_path: pathlib.Path) -> None:
+    log = tmp_path / "log"
+    say = {name: f"echo {name} >> {log}" for name in ("round", "ready", "a", "b")}
+    sides = {"a": {"before": say["ready"], "run": f"{say['a']}; echo done"}, "b": {"run": say["b"]}}
+    (tmp_path / "plan").write_text(json.dumps({"rounds": 2, "before": say["round"], "sides": sides}))
+    found = far("clock.py", tmp_path / "plan")
+    assert log.read_text().split() == ["round", "ready", "a", "b", "round", "b", "ready", "a"]
+    assert {name: len(times) for name, times in found["times"].items()} == {"a": 2, "b": 2}
+    assert found["last"]["a"] == "done\n"
+
+
+def test_the_trace_names_programs_and_written_files(tmp_path: pathlib.Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text("""import contextlib, subprocess, sys
+subprocess.run(["/bin/echo", "seen"], stdout=subprocess.DEVNULL)
+with contextlib.suppress(OSError):
+    open("/proc/not-there", "w")
+open("/proc/self/stat").close()
+print('{"changed": false}')
+sys.exit(0)
+""")
+    assert far("trace.py", module) == {"result": {"changed": False}, "programs": [["echo", "seen"]],
+                                       "written": ["open /proc/not-there"]}
