@@ -12,8 +12,7 @@ import socket
 from . import cache, engine, lab, machine, net
 from .job import BedError, Job, output
 
-SUITES = {"alder": "trixie", "cedar": "trixie", "fir": "trixie", "birch": "bookworm", "elm": "bookworm",
-          "hazel": "bookworm"}
+SUITES = {"alder": "trixie", "birch": "bookworm"}
 INSTANCES = list(SUITES)
 DEFAULT = [name for name in os.environ.get("CLAWOPS_BED_HOSTS", "alder").split(",") if name]
 # A small server as an installer leaves it.

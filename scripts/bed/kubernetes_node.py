@@ -27,6 +27,8 @@ Restart=always
 RestartSec=1
 KillMode=process
 Delegate=yes
+# Whatever user a pod runs as can write to its volume: kubelet applies fsGroup to no directory of the node.
+UMask=0000
 """
 # kubelet wants the kernel's settings changed. They belong to the whole machine: it gets to see what it wants, no more.
 # And it wants the node's control group in every hierarchy, also in those that only the node's own systemd mounted.

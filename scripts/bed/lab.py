@@ -164,6 +164,8 @@ def isolate(job: Job, host: str) -> None:
     pid = engine.inspect("container", net.container(host), "{{.State.Pid}}")
     if not pid or pid == "0":
         raise BedError(f"{host} is not up: scripts/testbed up dockerhost:{host}")
+    if not set(isolated()) - {host}:
+        os.truncate(journal(), 0)
     name, second = cable(host), _second(host)
     # What is there of that name may be of an earlier boot of the host, and about to go.
     if _plugged(host):

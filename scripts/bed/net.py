@@ -14,8 +14,7 @@ from .job import BedError, Job, output
 NAME = "clawops-bed"
 V4 = ipaddress.ip_network("10.213.0.0/24")
 V6 = ipaddress.ip_network("fd13:c1a0:beef::/64")
-LAST = {"minio": 5, "model": 6, "minio-tls": 7, "kubernetes": 8,
-        "alder": 11, "birch": 12, "cedar": 13, "elm": 14, "fir": 15, "hazel": 16, "outside": 66}
+LAST = {"minio": 5, "model": 6, "minio-tls": 7, "kubernetes": 8, "alder": 11, "birch": 12, "outside": 66}
 
 
 def v4(who: str) -> str:

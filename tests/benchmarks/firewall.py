@@ -5,16 +5,13 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 
 from box import WORK, Box, Broken, Task
-from measure import Row, count, faster
+from measure import Row, count, faster, pairs
 
 RULES = 100
 FIRST = 20000
-PAIRS, PATIENCE = 3, 150  # the peer is slow: no further pair after so many seconds
-LIVE_ROUNDS = 9
+PAIRS, LIVE_ROUNDS = 3, 9
 RESTORE = "/usr/local/lib/clawops/firewall-restore"
 READS = (["iptables-save"], ["ip6tables-save"], ["systemctl", "show"])
 
@@ -47,19 +44,26 @@ def run(box: Box) -> list[Row]:
 
 
 def whole_playbooks(box: Box) -> Row:
-    ours: list[float] = []
-    peer: list[float] = []
-    began = time.monotonic()
-    while len(ours) < PAIRS and time.monotonic() - began < PATIENCE:
+    community = box.community()
+
+    def ours() -> float:
         box.ssh(PUT_BACK)
-        ours.append(box.tasks(OURS).seconds)
-        peer.append(box.tasks(PEER, env=box.community()).seconds)
-        for command in (COUNT_OURS, COUNT_PEER):
-            found = int(box.ssh(command))
-            if found != 2 * RULES:
-                raise Broken(f"{found} rules are there instead of {2 * RULES}: {command}")
-        print(f"pair {len(ours)}: {ours[-1]:.1f} s, {peer[-1]:.1f} s", file=sys.stderr, flush=True)
-    return faster(f"{RULES} rules, whole playbook; a loop of community.general.ufw", ours, peer, 25)
+        took = box.tasks(OURS).seconds
+        check(box, COUNT_OURS)
+        return took
+
+    def peer() -> float:
+        took = box.tasks(PEER, env=community).seconds
+        check(box, COUNT_PEER)
+        return took
+
+    return faster(f"{RULES} rules, whole playbook; a loop of community.general.ufw", *pairs(PAIRS, ours, peer), 25)
+
+
+def check(box: Box, command: str) -> None:
+    found = int(box.ssh(command))
+    if found != 2 * RULES:
+        raise Broken(f"{found} rules are there instead of {2 * RULES}: {command}")
 
 
 def live(box: Box) -> Row:

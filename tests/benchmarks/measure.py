@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+import sys
+import time
 import typing as t
 
 HEAD = ("WHAT", "PAIRS", "OURS", "PEER", "RATIO", "GOAL", "")
 Times = t.Sequence[float]
+Side = t.Callable[[], float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,16 @@ def seconds(times: Times) -> str:
 
 def median_ratio(above: Times, below: Times) -> float:
     return statistics.median(one / other for one, other in zip(above, below))
+
+
+def pairs(most: int, ours: Side, peer: Side, patience: float = 120) -> tuple[list[float], list[float]]:
+    """Up to so many pairs; none begins after so many seconds, because some sides are slow."""
+    times: list[tuple[float, float]] = []
+    began = time.monotonic()
+    while len(times) < most and time.monotonic() - began < patience:
+        times.append((ours(), peer()))
+        print("pair {}: {:.1f} s, {:.1f} s".format(len(times), *times[-1]), file=sys.stderr, flush=True)
+    return [pair[0] for pair in times], [pair[1] for pair in times]
 
 
 def faster(what: str, ours: Times, peer: Times, least: float | None = None) -> Row:

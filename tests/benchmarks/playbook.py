@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 
 from box import BOT, Box, Broken, Task
-from measure import Row, longer, more
+from measure import Row, longer, more, pairs
 
 PAIRS, ROUNDS = 3, 15
 PING: Task = {"name": "Ping", "ansible.builtin.ping": {}}
@@ -21,14 +21,14 @@ def run(box: Box) -> list[Row]:
 
 
 def site(box: Box) -> Row:
-    ours, peer = [], []
-    for _pair in range(PAIRS):
+    def again() -> float:
         played = box.verb("site")
         if re.search(r"changed=[1-9]", played.output):
             raise Broken(f"site changed something:\n{played.output[-3000:]}")
-        ours.append(played.seconds)
-        peer.append(box.tasks(PING).seconds)
-    return longer("site, one bot, nothing to change; one ping", ours, peer)
+        return played.seconds
+
+    times = pairs(PAIRS, again, lambda: box.tasks(PING).seconds)
+    return longer("site, one bot, nothing to change; one ping", *times)
 
 
 def modules(box: Box) -> list[Row]:

@@ -25,7 +25,7 @@ class Maker:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)  # noqa: S311 - nothing secret
-        words = [self.random.randbytes(self.random.randint(1, 8)).hex() for _ in range(5000)]
+        words = [self.random.randbytes(self.random.randint(1, 8)).hex() for _number in range(5000)]
         self._text = " ".join(self.random.choices(words, k=1_500_000)).encode()
 
     def text(self, size: int) -> bytes:
@@ -52,10 +52,11 @@ def make(root: pathlib.Path) -> None:
     for name in ("memory", "sessions", "browser/profile/Storage"):
         (root / name).mkdir(parents=True)
     for number in range(DATABASES):
-        with contextlib.closing(sqlite3.connect(root / f"memory/{number}.sqlite")) as database, database:
+        with contextlib.closing(sqlite3.connect(root / f"memory/{number}.sqlite")) as database:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("CREATE TABLE said (id INTEGER PRIMARY KEY, text TEXT)")
-            database.executemany("INSERT INTO said(text) VALUES (?)", ([maker.row()] for _ in range(ROWS)))
+            database.executemany("INSERT INTO said(text) VALUES (?)", ([maker.row()] for _number in range(ROWS)))
+            database.commit()
     for number in range(TRANSCRIPTS):
         (root / f"sessions/{number}.jsonl").write_bytes(maker.text(60_000))
     for number in range(BLOBS):
@@ -68,9 +69,10 @@ def change(root: pathlib.Path) -> None:
     begin = len(os.listdir(storage))
     maker = Maker(begin)
     for number in range(DATABASES):
-        with contextlib.closing(sqlite3.connect(root / f"memory/{number}.sqlite")) as database, database:
+        with contextlib.closing(sqlite3.connect(root / f"memory/{number}.sqlite")) as database:
             database.execute("UPDATE said SET text = ? WHERE id > (SELECT max(id) - 100 FROM said)", [maker.row()])
-            database.executemany("INSERT INTO said(text) VALUES (?)", ([maker.row()] for _ in range(200)))
+            database.executemany("INSERT INTO said(text) VALUES (?)", ([maker.row()] for _number in range(200)))
+            database.commit()
     for number in maker.random.sample(range(TRANSCRIPTS), 20):
         with (root / f"sessions/{number}.jsonl").open("ab") as file:
             file.write(maker.text(10_000))

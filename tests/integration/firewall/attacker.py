@@ -207,8 +207,7 @@ class Watch:
         self.targets = targets
         self.answers: dict[str, list[float]] = {target["name"]: [] for target in targets}
         self.sent = dict.fromkeys(self.answers, 0)
-        self._by_port: dict[int, str] = {}
-        self._interfaces = {target["interface"] for target in targets}  # a bridge's ports would tell it twice
+        self._tries: dict[tuple[t.Any, ...], str] = {}
         self._ports = itertools.cycle(random.sample(range(1024, 20000), 18000))
         self._wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         self._wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
@@ -217,7 +216,7 @@ class Watch:
         began = due = time.time()
         with contextlib.suppress(KeyboardInterrupt):
             while time.time() < began + LONGEST_WATCH:
-                ready, _, _ = select.select([self._wire, stop], [], [], max(0.0, due - time.time()))
+                ready = select.select([self._wire, stop], [], [], max(0.0, due - time.time()))[0]
                 if self._wire in ready:
                     self._read()
                 if stop in ready and not stop.read(1):
@@ -234,7 +233,9 @@ class Watch:
     def _try_all(self) -> None:
         for target in self.targets:
             port = next(self._ports)
-            self._by_port[port] = target["name"]
+            asked = (target["interface"], bytes.fromhex(target["mac"].replace(":", "")), PROTOCOLS[target["via"]],
+                     ipaddress.ip_address(target["to"].partition("%")[0]).packed, target["port"], port)
+            self._tries[asked] = target["name"]
             for one in frames({**target, "sport": port, "mark": target.get("mark", "")}, _mac(target["interface"])):
                 with contextlib.suppress(OSError):
                     self._wire.sendto(one, (target["interface"], 0))
@@ -242,23 +243,25 @@ class Watch:
 
     def _read(self) -> None:
         frame, (wire, _kind, direction, *_rest) = self._wire.recvfrom(2048)
-        known = direction != 4 and wire in self._interfaces
-        # Only the first: who waits in vain for the third packet of the handshake answers again.
-        name = self._by_port.pop(_answered_port(frame) or 0, None) if known else None
+        answered = None if direction == 4 else _answered(frame)
+        # Only the first answer, and only of who was asked: who waits in vain for the third packet of the handshake
+        # answers again, a bridge's ports tell everything twice, and others may be watching other hosts.
+        name = self._tries.pop((wire, *answered), None) if answered else None
         if name and len(self.answers[name]) < 100_000:
             self.answers[name].append(time.time())
 
 
-def _answered_port(frame: bytes) -> int | None:
-    """The port that an acknowledged connection or a datagram comes back to."""
+def _answered(frame: bytes) -> tuple[bytes, int, bytes, int, int] | None:
+    """Who answers: link address, protocol, address and port, and the port that it comes back to."""
     kind = struct.unpack_from("!H", frame, 12)[0] if len(frame) > 53 else 0
-    protocol, at = (frame[23], 14 + (frame[14] & 15) * 4) if kind == 0x0800 else (frame[20], 54)
-    if kind not in (0x0800, 0x86DD) or len(frame) < at + 8:
+    if kind not in (0x0800, 0x86DD):
         return None
-    if protocol == 17 or (protocol == 6 and len(frame) >= at + 14 and frame[at + 13] & 0x17 == SYN_ACK):
-        port: int = struct.unpack_from("!H", frame, at + 2)[0]
-        return port
-    return None
+    protocol, at, source = ((frame[23], 14 + (frame[14] & 15) * 4, frame[26:30]) if kind == 0x0800 else
+                            (frame[20], 54, frame[22:38]))
+    if protocol != 17 and (protocol != 6 or len(frame) < at + 14 or frame[at + 13] & 0x17 != SYN_ACK):
+        return None
+    port, asker = struct.unpack_from("!HH", frame, at) if len(frame) >= at + 4 else (0, 0)
+    return frame[6:12], protocol, source, port, asker
 
 
 # -- holding on -------------------------------------------------------------------------------------------------------

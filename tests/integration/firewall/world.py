@@ -158,7 +158,7 @@ class World:
         """Addresses by the names that the attack list uses."""
         second = lab.addresses(lab.SECOND, net.LAST[self.host])
         self.names = {"host4": net.v4(self.host), "host6": net.v6(self.host), "resolver": self._resolver(),
-                      "second4": second[0].split("/")[0], "second6": second[1].split("/")[0]}
+                      "second4": second[0].partition("/")[0], "second6": second[1].partition("/")[0]}
         links = {link["ifname"]: link for link in json.loads(self.inside("ip -j address"))}
         self.macs = {"lan": links["eth0"]["address"], "lan2": links["eth1"]["address"]}
         self.names["link6"] = _address(links["eth0"], "fe80") + "%lan"
