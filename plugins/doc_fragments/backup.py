@@ -3,30 +3,6 @@
 
 from __future__ import annotations
 
-# What every module asks about a bot; those that ask more go on from here.
-_BOTS = r"""
-options:
-  bots:
-    description: The bots.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name:
-        description: Name of the bot.
-        type: str
-        required: true
-      access_key:
-        description: Access key of this bot, instead of O(access_key).
-        type: str
-      secret_key:
-        description: Secret key of this bot, instead of O(secret_key).
-        type: str
-      password:
-        description: Password of this bot's repository, instead of O(password).
-        type: str
-"""
-
 
 class ModuleDocFragment:
     """Options of the backup modules."""
@@ -80,9 +56,32 @@ requirements:
   - boto3
 """
 
-    BOTS = _BOTS
+    BOTS = r"""
+options:
+  bots:
+    description: The bots.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the bot.
+        type: str
+        required: true
+      access_key:
+        description: Access key of this bot, instead of O(access_key).
+        type: str
+      secret_key:
+        description: Secret key of this bot, instead of O(secret_key).
+        type: str
+      password:
+        description: Password of this bot's repository, instead of O(password).
+        type: str
+"""
 
-    SOURCES = _BOTS + r"""
+
+# The suboptions of fragments are not merged: those that ask more go on from the common text.
+ModuleDocFragment.SOURCES = ModuleDocFragment.BOTS + r"""
       version:
         description: Release of OpenClaw that the bot runs, for the manifest.
         type: str
@@ -108,8 +107,7 @@ requirements:
             type: list
             elements: str
 """
-
-    TARGETS = _BOTS + r"""
+ModuleDocFragment.TARGETS = ModuleDocFragment.BOTS + r"""
       snapshot:
         description: Id of the snapshot or its beginning, or V(latest).
         type: str
