@@ -17,8 +17,8 @@ from ..module_utils._errors import FleetError
 KEYS = ("api_keys", "backup", "config", "egress", "env", "gateway_token", "on", "port", "profile", "resources",
         "runtime", "state", "version")
 #: What only a pod heeds.
-POD_KEYS = ("allow_passwordless", "allowed_sources", "extra_volumes", "image", "node_selector", "storage_class",
-            "tolerations", "volume_sizes")
+POD_KEYS = ("allow_passwordless", "allowed_sources", "extra_volumes", "image", "live_config", "node_selector",
+            "storage_class", "tolerations", "volume_sizes")
 ARGUMENTS = ("name", "api_keys", "config", "env", "gateway_token", "port", "profile", "resources", "runtime", "state",
              "version")
 HOMES = {"openclaw": {"user": "openclaw", "state_dir": "/home/openclaw/.openclaw", "config_dir": "/opt/openclaw/config",

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Private to clawops.fleet: no promise is made about names or signatures in this file.
+"""What can be said about a bot in a cluster, without a secret."""
+
+from __future__ import annotations
+
+import typing as t
+
+from .._bot import VOLUMES
+from .._ownership import FLEET, PREFIX, is_ours
+from .client import Cluster, Json
+from .manifests import PROFILE, VERSION
+from .pairs import pair_of
+from .wait import ready
+
+Objects = t.Mapping[tuple[str, str, str], Json]
+KINDS = ("Deployment", "Service", "PersistentVolumeClaim", "Pod")
+
+
+def describe(objects: Objects, name: str, namespace: str) -> dict[str, t.Any]:
+    """One bot, from the objects that were found."""
+    deployment = objects.get(("Deployment", namespace, f"bot-{name}"))
+    pair = pair_of(objects.get(("Service", namespace, f"bot-{name}-vnc")))
+    pod = _pod(objects, name, namespace)
+    status = (pod or {}).get("status") or {}
+    notes = (deployment or {}).get("metadata", {}).get("annotations") or {}
+    ports = {} if pair is None else {"chrome": pair, "terminal": pair + 1}
+    containers = (deployment or {}).get("spec", {}).get("template", {}).get("spec", {}).get("containers") or [{}]
+    claims = {volume: ("PersistentVolumeClaim", namespace, f"bot-{name}-{volume}") for volume in VOLUMES["desktop"]}
+    replicas = (deployment or {}).get("spec", {}).get("replicas", 0)
+    return {
+        "name": name,
+        "namespace": namespace,
+        "profile": notes.get(PROFILE),
+        "version": notes.get(VERSION),
+        "state": "absent" if deployment is None else "started" if replicas else "stopped",
+        "ready": bool(replicas) and ready(deployment),
+        "image": containers[0].get("image"),
+        "ports": ports,
+        "urls": {page: f"http://{_bracketed(status['hostIP'])}:{port}" for page, port in ports.items()
+                 if status.get("hostIP")},
+        "pod": pod["metadata"]["name"] if pod else None,
+        "pod_ip": status.get("podIP"),
+        "node": (pod or {}).get("spec", {}).get("nodeName"),
+        "node_ip": status.get("hostIP"),
+        "volumes": [_volume(volume, objects[claim]) for volume, claim in claims.items() if claim in objects],
+    }
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _pod(objects: Objects, name: str, namespace: str) -> Json | None:
+    """The newest pod that is not on its way out."""
+    found = [obj for (kind, place, _name), obj in objects.items() if (kind, place) == ("Pod", namespace)
+             and (obj["metadata"].get("labels") or {}).get("app") == f"bot-{name}"
+             and not obj["metadata"].get("deletionTimestamp")]
+    return max(found, key=lambda pod: pod["metadata"].get("creationTimestamp", ""), default=None)
+
+
+def _volume(volume: str, claim: Json) -> dict[str, t.Any]:
+    status = claim.get("status") or {}
+    return {"name": volume, "claim": claim["metadata"]["name"], "phase": status.get("phase"),
+            "size": claim["spec"]["resources"]["requests"]["storage"],
+            "capacity": (status.get("capacity") or {}).get("storage")}
+
+
+def read(cluster: Cluster, namespaces: t.Iterable[str], fleet: str | None, names: t.Collection[str] | None
+         ) -> list[dict[str, t.Any]]:
+    """Every bot of a fleet, or of those names, that is in the namespaces, whatever of it is there."""
+    objects: dict[tuple[str, str, str], Json] = {}
+    for namespace in sorted(set(namespaces)):
+        for kind in KINDS:
+            objects |= {(kind, namespace, obj["metadata"]["name"]): obj for obj in cluster.list(kind, namespace)}
+    found = set()
+    for (_kind, namespace, _name), obj in objects.items():
+        marks = obj["metadata"].get("labels") or {}
+        bot = marks.get(f"{PREFIX}/bot")
+        if is_ours(marks) and bot and fleet in (None, marks.get(FLEET)) and (names is None or bot in names):
+            found.add((bot, namespace))
+    return [describe(objects, name, namespace) for name, namespace in sorted(found)]
