@@ -82,7 +82,7 @@ def calm(box):
     assert (is_open(22), is_open(CLOSED)) == (True, False)
     yield box
     apply(box, SSH)
-    assert on_host("sh", "-c", "ls /run/clawops /run/systemd/transient/clawops-firewall*; true") == ""
+    assert on_host("sh", "-c", "ls -d /run/clawops/firewall* /run/systemd/transient/clawops-firewall*; true") == ""
 
 
 def test_a_policy_that_shuts_ansible_out_goes_back(calm):

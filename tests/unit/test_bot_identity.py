@@ -269,7 +269,7 @@ def test_a_secret_is_read_by_one_list_and_changed_by_one_patch() -> None:
 def test_of_two_runs_at_once_both_end_with_the_same_keys() -> None:
     cluster = FakeCluster()
     one, two = (identity.Identities(Secrets(t.cast(t.Any, cluster), "home", "openclaw"), [ALPHA],
-                                    identity.Settings(verify=False)) for _ in range(2))
+                                    identity.Settings(verify=False)) for _run in range(2))
     plans = [one.plan(), two.plan()]
     one.apply(plans[0])
     two.apply(plans[1])
