@@ -35,4 +35,4 @@ def test_a_bot_whose_bot_on_was_changed_gets_no_twin(box, monkeypatch):
     monkeypatch.setitem(box.env, "ANSIBLE_INVENTORY", f"{ROOT}/inventory/local,{ROOT}/tests/inventory/birch.yml")
     for verb in ("site", "restore"):
         with pytest.raises(AssertionError, match="the data are on alder"):
-            box.play(verb, bot_on="birch", fleet_target="birch")
+            box.play(verb, bot_on="birch", bot_runtime="host", fleet_target="birch")
