@@ -8,7 +8,6 @@ import base64
 import json
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 
@@ -141,7 +140,6 @@ def test_an_old_go_is_not_used(tmp_path, monkeypatch):
     assert golang._toolchain(Job("go")) == "go"
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
 def test_certificates_are_made_once_and_again_before_they_expire(monkeypatch):
     names = ["IP:192.0.2.8", "DNS:kubernetes"]
     first = kubernetes_pki.ensure(Job("kubernetes"), "node", names)

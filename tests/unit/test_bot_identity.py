@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import io
 import pathlib
-import shutil
 import socket
 import subprocess
 import threading
@@ -96,7 +95,6 @@ def go(store: t.Any, state: str = "present", verify: bool = True, timeout: float
 
 # -- keys ---------------------------------------------------------------------------------------------------------
 
-@pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="no ssh-keygen")
 def test_openssh_reads_the_keys_and_agrees_about_them(tmp_path: pathlib.Path) -> None:
     made, path = keys.new_identity("alpha"), tmp_path / "key"
     path.write_text(made[keys.USER])

@@ -45,7 +45,7 @@ from .docker_user_rules import (
     removal,
     render,
 )
-from .host import File, Host
+from .host import File, Host, plan_files
 from .rules import VERSIONS, Version
 
 TOOLS: dict[Version, str] = {4: "iptables", 6: "ip6tables"}
@@ -98,14 +98,7 @@ class DockerUser:
         return plan
 
     def _plan_files(self, plan: Plan) -> None:
-        desired = self._desired_files()
-        self.files = {leftover: None for path in desired for leftover in self.host.leftovers(path)}
-        for leftover in self.files:
-            plan.compare(leftover, None, "of a run that was killed")
-        for path, file in desired.items():
-            found = self.host.read(path)
-            plan.compare(path, file and file.shown(), found and found.shown())
-        self.files.update(desired)
+        self.files = plan_files(plan, self.host, self._desired_files())
         if self._systemd:
             stale = self.host.run("systemctl", "show", "--property=NeedDaemonReload", "--value", UNIT).strip() == "yes"
             plan.compare(UNIT, "loaded as on disk", "loaded from older files" if stale else "loaded as on disk")

@@ -19,7 +19,7 @@ from . import guard_bridging, guard_rules, nft
 from .guard_host import Surroundings, observe
 from .guard_policy import Policy
 from .guard_units import DIRECTORY, LOG_UNIT, RULES, SYSTEMD, UNIT, guard_files, log_files
-from .host import File, Host
+from .host import File, Host, plan_files
 from .rules import VERSIONS
 
 LIVE = f"table {nft.TABLE}"
@@ -47,7 +47,7 @@ class Guard:
         plan = Plan()
         if self.policy:
             self._observe(plan, self.policy)
-        self._plan_files(plan)
+        self.files = plan_files(plan, self.host, self._desired_files())
         if self.host.has("nft") and plan.complete:
             self._plan_table(plan)
         guard_bridging.plan(self.host, plan, present=self.policy is not None)
@@ -63,16 +63,6 @@ class Guard:
         if not missing:
             self.seen = observe(self.host, policy.guards)
             _refuse_uplinks(policy, self.seen.uplinks)
-
-    def _plan_files(self, plan: Plan) -> None:
-        desired = self._desired_files()
-        self.files = {leftover: None for path in desired for leftover in self.host.leftovers(path)}
-        for leftover in self.files:
-            plan.compare(leftover, None, "of a run that was killed")
-        for path, file in desired.items():
-            found = self.host.read(path)
-            plan.compare(path, file and file.shown(), found and found.shown())
-        self.files.update(desired)
 
     def _desired_files(self) -> dict[str, File | None]:
         wanted: dict[str, File | None] = dict.fromkeys((RULES, *guard_files(), *guard_bridging.files(), *log_files()))

@@ -15,6 +15,7 @@ import typing as t
 
 from .. import _files, _process
 from .._errors import FleetError
+from .._plan import Plan
 
 LOCK_SECONDS = 60
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
@@ -118,3 +119,14 @@ def _lock(place: pathlib.Path) -> int:
             raise FleetError("busy", f"Another run has held the lock on {place} for {LOCK_SECONDS} seconds.",
                              "Run it again when that one has ended.")
         time.sleep(0.05)
+
+
+def plan_files(plan: Plan, host: Host, desired: t.Mapping[str, File | None]) -> dict[str, File | None]:
+    """Compares files, None for one that is to go, and adds what killed runs left beside them."""
+    leftovers = [leftover for path in desired for leftover in host.leftovers(path)]
+    for leftover in leftovers:
+        plan.compare(leftover, None, "of a run that was killed")
+    for path, file in desired.items():
+        found = host.read(path)
+        plan.compare(path, file and file.shown(), found and found.shown())
+    return {**dict.fromkeys(leftovers), **desired}
