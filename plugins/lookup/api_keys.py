@@ -15,7 +15,7 @@ description:
     keystore.
   - A keystore is a text that is encrypted by Fernet, in a file or in a Secret of a cluster. The program
     C(scripts/keystore) of the repository makes and changes it.
-  - The playbook C(clawops.fleet.bots) asks this lookup by itself; setting O(keystore) and O(key) is enough.
+  - The playbooks that bring up bots, on whatever they run, ask this lookup; setting O(keystore) and O(key) is enough.
 options:
   _terms:
     description: Names of bots of the inventory.

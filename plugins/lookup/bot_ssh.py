@@ -98,7 +98,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
                              "Make it with clawops.fleet.bot_identity, or the playbook clawops.fleet.bots.")
         private.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.write(private, found[keys.USER], 0o600)
-        files.write(known_hosts, keys.known_hosts(name, found[keys.HOST_PUBLIC]) + "\n", 0o600)
+        files.write(known_hosts, keys.known_hosts(name, found) + "\n", 0o600)
 
 
 def _arguments(name: str, namespace: str, kubeconfig: t.Any, context: str | None, known_hosts: pathlib.Path) -> str:

@@ -90,10 +90,9 @@ bots:
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._backup import arguments, verbs
 from ..module_utils._errors import FleetError
+from ..module_utils._module import QuietModule
 
 
 def collect(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
@@ -102,7 +101,7 @@ def collect(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=arguments.spec(), supports_check_mode=True)
+    module = QuietModule(argument_spec=arguments.spec(), supports_check_mode=True)
     try:
         found = collect(module.params)
     except FleetError as error:

@@ -69,10 +69,9 @@ repositories:
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._backup import arguments, verbs
 from ..module_utils._errors import FleetError
+from ..module_utils._module import QuietModule
 from ..module_utils._plan import run
 
 
@@ -83,8 +82,8 @@ def repositories(params: t.Mapping[str, t.Any], check_mode: bool) -> verbs.Repos
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=arguments.spec(create_bucket={"type": "bool", "default": True}),
-                           supports_check_mode=True)
+    module = QuietModule(argument_spec=arguments.spec(create_bucket={"type": "bool", "default": True}),
+                         supports_check_mode=True)
     try:
         verb = repositories(module.params, module.check_mode)
     except FleetError as error:

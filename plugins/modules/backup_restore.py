@@ -103,12 +103,11 @@ restored:
 
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._backup import arguments, verbs
 from ..module_utils._backup.host import STATE, HostTarget, Place
 from ..module_utils._backup.model import ROLES
 from ..module_utils._errors import FleetError
+from ..module_utils._module import QuietModule
 from ..module_utils._plan import run
 
 
@@ -133,7 +132,7 @@ def main() -> None:
     bot = {"snapshot": {"type": "str", "default": "latest"}, "overwrite": {"type": "bool", "default": False},
            "units": {"type": "list", "elements": "str"},
            "paths": {"type": "list", "elements": "dict", "required": True, "options": path}}
-    module = AnsibleModule(argument_spec=arguments.spec(
+    module = QuietModule(argument_spec=arguments.spec(
         bot, stop={"type": "bool", "default": False}, keep_previous={"type": "bool", "default": False},
         state_dir={"type": "path", "default": STATE}), supports_check_mode=True)
     try:

@@ -97,12 +97,11 @@ snapshots:
 import platform
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._backup import arguments, verbs
 from ..module_utils._backup.host import REGENERABLE, STATE, HostSource, Tree
 from ..module_utils._backup.model import ROLES
 from ..module_utils._errors import FleetError
+from ..module_utils._module import QuietModule
 from ..module_utils._plan import run
 
 
@@ -127,7 +126,7 @@ def main() -> None:
             "path": {"type": "str", "required": True}, "exclude": {"type": "list", "elements": "str"}}
     bot = {"version": {"type": "str", "default": ""},
            "paths": {"type": "list", "elements": "dict", "required": True, "options": path}}
-    module = AnsibleModule(argument_spec=arguments.spec(
+    module = QuietModule(argument_spec=arguments.spec(
         bot, substrate={"type": "str", "default": "docker_host"}, host={"type": "str"},
         state_dir={"type": "path", "default": STATE}), supports_check_mode=True)
     try:

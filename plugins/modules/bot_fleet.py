@@ -158,6 +158,11 @@ options:
     description: Remove bots of this fleet that are in the cluster and not in the list. Does nothing beside O(only).
     type: bool
     default: false
+  hold_new:
+    description: Leave out the bots that neither run nor have volumes in the cluster yet, and return their names. Then
+      one can look whether they stand elsewhere.
+    type: bool
+    default: false
   max_unavailable:
     description: How many running bots a change may stop at a time. By default it takes them all at once.
     type: int
@@ -261,6 +266,12 @@ removed:
   type: list
   elements: str
   sample: []
+held:
+  description: Names of the bots that O(hold_new) left out.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 plan_complete:
   description: Whether everything could be observed; false only in check mode, where a namespace isn't there yet.
   returned: success
@@ -287,18 +298,20 @@ failure:
   sample: {code: not_ready, message: "...", hint: "...", details: {}}
 """
 
-from ansible.module_utils.basic import AnsibleModule, env_fallback
+from ansible.module_utils.basic import env_fallback
 
 from ..module_utils._kubernetes.arguments import BOT, FLEET, manage
 from ..module_utils._kubernetes.client import kubernetes_options
+from ..module_utils._module import QuietModule
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "bots": {"type": "list", "elements": "dict", "required": True, "options": BOT},
             "only": {"type": "list", "elements": "str"},
             "prune": {"type": "bool", "default": False},
+            "hold_new": {"type": "bool", "default": False},
             "max_unavailable": {"type": "int"},
             **FLEET,
             **kubernetes_options(env_fallback),

@@ -35,12 +35,18 @@ options:
   state:
     description:
       - V(present) makes what is missing.
-      - V(rotated) gives the bot another user key, each time. The new one is accepted beside the old one, is tried by a
-        login, and only then the old one goes. If that was cut off, the next V(rotated) or V(present) is safe.
-      - V(absent) revokes the user key. The host key stays.
+      - V(rotated) gives the bot another key, each time. A new user key is accepted beside the old one, is tried by a
+        login, and only then the old one goes. A new host key is pinned beside the old one until the SSH server presents
+        it. If that was cut off, the next V(rotated) or V(present) is safe, and a host key's rotation goes on.
+      - V(absent) revokes the key. Without its host key a bot can't be reached by SSH, because nobody would know it.
     type: str
     choices: [present, rotated, absent]
     default: present
+  key:
+    description: Which key O(state=rotated) and O(state=absent) are about. The other one stays.
+    type: str
+    choices: [user, host]
+    default: user
   store:
     description: Where identities are kept, in Secrets of a cluster or in files of this host.
     type: str
@@ -90,6 +96,13 @@ EXAMPLES = r"""
     fleet: home
     bots: [alpha]
     state: rotated
+
+- name: Another host key
+  clawops.fleet.bot_identity:
+    fleet: home
+    bots: [alpha]
+    state: rotated
+    key: host
 """
 
 RETURN = r"""
@@ -120,7 +133,8 @@ identities:
       type: str
       sample: SHA256:9fQz...
     known_hosts:
-      description: The line that pins the host key. Use it with C(HostKeyAlias=bot-{name}).
+      description: The line that pins the host key, and in the middle of its rotation one more. Use it with
+        C(HostKeyAlias=bot-{name}). Null if the host key was revoked.
       type: str
       sample: bot-alpha ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIM...
     verified:
@@ -183,6 +197,7 @@ def main() -> None:
             "namespace": {"type": "str", "default": "claworc"},
             "addresses": {"type": "dict", "default": {}},
             "state": {"type": "str", "choices": ["present", "rotated", "absent"], "default": "present"},
+            "key": {"type": "str", "choices": ["user", "host"], "default": "user", "no_log": False},
             "store": {"type": "str", "choices": ["kubernetes", "files"], "default": "kubernetes"},
             "directory": {"type": "path", "default": DIRECTORY},
             "user": {"type": "str", "default": "openclaw"},
@@ -197,7 +212,7 @@ def main() -> None:
 
     def plan() -> Plan:
         owners = _owners(p)
-        made.append(Identities(_store(p), owners, Settings(p["state"], p["verify"], p["timeout"])))
+        made.append(Identities(_store(p), owners, Settings(p["state"], p["key"], p["verify"], p["timeout"])))
         return made[0].plan()
 
     def facts() -> dict[str, t.Any]:

@@ -260,14 +260,15 @@ failure:
   sample: {code: not_ready, message: "...", hint: "...", details: {}}
 """
 
-from ansible.module_utils.basic import AnsibleModule, env_fallback
+from ansible.module_utils.basic import env_fallback
 
 from ..module_utils._kubernetes.arguments import BOT, FLEET, manage
 from ..module_utils._kubernetes.client import kubernetes_options
+from ..module_utils._module import QuietModule
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={**BOT, **FLEET, **kubernetes_options(env_fallback)},
         supports_check_mode=True,
     )

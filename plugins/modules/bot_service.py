@@ -197,9 +197,8 @@ actions:
       sample: create
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ..module_utils._bot import parse_all
+from ..module_utils._module import QuietModule
 from ..module_utils._openclaw.host import Host, Settings
 from ..module_utils._openclaw.render import Installation
 from ..module_utils._plan import Plan, run
@@ -231,7 +230,7 @@ def _host(p: dict) -> Host:
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "bots": {"type": "list", "elements": "dict", "required": True, "options": BOT},
             "installations": {"type": "dict", "required": True},

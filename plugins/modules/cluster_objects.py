@@ -78,15 +78,16 @@ actions:
       sample: create
 """
 
-from ansible.module_utils.basic import AnsibleModule, env_fallback
+from ansible.module_utils.basic import env_fallback
 
 from ..module_utils._kubernetes.client import Cluster, kubernetes_options
 from ..module_utils._kubernetes.objects import Objects
+from ..module_utils._module import QuietModule
 from ..module_utils._plan import Plan, run
 
 
 def main() -> None:
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             **kubernetes_options(env_fallback),
             "objects": {"type": "list", "elements": "dict", "required": True},

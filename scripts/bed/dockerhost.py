@@ -211,6 +211,7 @@ def _login(host: str) -> bool:
 def down(_job: Job, host: str) -> None:
     """No host, and nothing of what was on it."""
     inner = engine.inner_containers(net.container(host))
+    engine.thaw(inner)
     engine.discard(net.container(host), net.container(host))
     engine.remove_cgroups(inner)
 

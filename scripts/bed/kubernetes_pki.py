@@ -20,6 +20,7 @@ CLIENTS = {
     "kube-scheduler": "/CN=system:kube-scheduler",
     "kube-proxy": "/CN=system:kube-proxy",
     "coredns": "/CN=system:coredns",
+    "addons": "/CN=system:addons",
     "kubelet": "/O=system:nodes/CN=system:node:{node}",
 }
 NEW = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]

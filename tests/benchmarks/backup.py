@@ -8,8 +8,9 @@ import json
 import pathlib
 import shlex
 
-from box import BOT, WORK, Box, Task
+from box import BOT, WORK, Box
 from measure import Row, faster, longer, seconds
+from place import Task
 
 FIRST, SECOND, RESTORES = 3, 5, 3
 STATE, RESTORED = f"{WORK}/state", f"{WORK}/restored"
@@ -27,14 +28,14 @@ def run(box: Box) -> list[Row]:
     box.tasks({"name": "What backups need", "ansible.builtin.include_role": {
         "name": "clawops.fleet.backup", "tasks_from": "install.yml"}})
     environment(box, endpoint, keys)
-    box.ssh(f"python3 {box.send('made.py')} make {STATE} && chown -R {USER}: {STATE}")
+    box.shell(f"python3 {box.send('made.py')} make {STATE} && chown -R {USER}: {STATE}")
     common: Task = {"endpoint": endpoint, "bucket": BUCKET, "fleet": BOT, "password": "bench-password", **keys}
     repository = box.module("clawops.fleet.backup_repository", {**common, "bots": [{"name": BOT}]})
     bucket = f". {WORK}/env; python3 {box.send('bucket.py')}"
     box.later(tidy, box, bucket)
     fresh = {"ours": f"{bucket} purge {BOT}/; {repository.run}",
              "restic": f"{bucket} purge peer/; {RESTIC} init", "tar": ""}
-    box.ssh(repository.run)  # makes the bucket
+    box.shell(repository.run)  # makes the bucket
     return backups(box, common, fresh, bucket) + restores(box, common)
 
 
@@ -48,7 +49,7 @@ def environment(box: Box, endpoint: str, keys: dict[str, str]) -> None:
 
 
 def tidy(box: Box, bucket: str) -> None:
-    box.ssh(f"""{bucket} drop || :
+    box.shell(f"""{bucket} drop || :
         rm -f /var/lib/clawops/restored/{BOT}.json /var/lib/clawops/locks/backup-{BOT}
         find {CACHES} -mindepth 1 -maxdepth 1 -type d -newer {WORK}/env -exec rm -rf {{}} +""")
 

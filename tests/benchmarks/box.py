@@ -1,49 +1,36 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The host that is measured: a managed host of the test bed, and the ways to run something there."""
+"""The test bed as benchmarks use it: a managed host that is measured, and this machine, the controller."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
+import resource
 import shlex
 import subprocess
-import sys
 import tempfile
 import time
-import types
 import typing as t
-import zipfile
 
+import peers
 import yaml
+from place import Broken, Place, Played, Task
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-CACHE = pathlib.Path(os.environ["CLAWOPS_CACHE"])
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORK = "/srv/clawops-bench"  # on the host; gone at the end
 BOT = "bench"
-Task = dict[str, t.Any]
 
 
-class Broken(Exception):
-    """What can't be measured, and why."""
-
-
-class Played(t.NamedTuple):
-    """A whole ansible-playbook: its seconds and what it said."""
-
-    seconds: float
-    output: str
-
-
-class Box:
+class Box(Place):
     """One host; a context manager that leaves the test bed as it was."""
 
-    def __init__(self, host: str, work: pathlib.Path) -> None:
-        self.host, self._work = host, work
+    folder = WORK
+
+    def __init__(self, host: str, work: pathlib.Path, quick: bool = False) -> None:
+        self.host, self.work, self.quick = host, work, quick
         self._started: list[str] = []
         self._later = contextlib.ExitStack()
         self.bed = self._bed_environment()
@@ -66,17 +53,24 @@ class Box:
         if self._started:
             self._testbed("down", *self._started)
 
+    def some(self, many: int, few: int) -> int:
+        """How many of something: a quick look takes few."""
+        return few if self.quick else many
+
     # -- the test bed ---------------------------------------------------------------------------------------------
 
-    def up(self, *parts: str) -> None:
-        """This host and these parts; what was down goes down again at the end."""
-        wanted = [f"dockerhost:{self.host}", *parts]
-        down = [part for part in wanted if self._testbed("status", part, check=False).returncode]
+    def need(self, *parts: str) -> None:
+        """These parts of the bed; what was down goes down again at the end."""
+        down = [part for part in parts if self._testbed("status", part, check=False).returncode]
         if down:
             self._started += down
             self._testbed("up", *down)
-        self.ssh(f"rm -rf {WORK} && mkdir -m 755 {WORK}")
-        self.later(self.ssh, f"rm -rf {WORK}")
+
+    def up(self, *parts: str) -> None:
+        """This host, with a folder of our own, and these parts."""
+        self.need(f"dockerhost:{self.host}", *parts)
+        self.shell(f"rm -rf {WORK} && mkdir -m 755 {WORK}")
+        self.later(self.shell, f"rm -rf {WORK}")
 
     def later(self, undo: t.Callable[..., object], *arguments: t.Any, **options: t.Any) -> None:
         """What takes back, at the benchmark's end, what the caller is about to do."""
@@ -108,77 +102,61 @@ class Box:
 
     def verb(self, name: str, *arguments: str, **variables: t.Any) -> Played:
         """A playbook of the collection."""
-        return self._play([f"clawops.fleet.{name}", *arguments, "--extra-vars", json.dumps(variables)])
+        return self.play([f"clawops.fleet.{name}", *arguments, "--extra-vars", json.dumps(variables)])
 
     def tasks(self, *tasks: Task, env: t.Mapping[str, str] | None = None, **settings: t.Any) -> Played:
         """A playbook of these tasks, without facts. It may hold secrets, so it goes into a file of our own."""
         play = [{"name": "Benchmark", "hosts": self.host, "gather_facts": False, "tasks": list(tasks), **settings}]
-        with tempfile.NamedTemporaryFile("w", dir=self._work, suffix=".yml") as file:
+        with tempfile.NamedTemporaryFile("w", dir=self.work, suffix=".yml") as file:
             json.dump(play, file)
             file.flush()
-            return self._play([file.name], env)
+            return self.play([file.name], env)
 
-    def _play(self, arguments: list[str], env: t.Mapping[str, str] | None = None) -> Played:
-        began = time.perf_counter()
+    def play(self, arguments: list[str], env: t.Mapping[str, str] | None = None) -> Played:
+        """One ansible-playbook from its start to its end."""
+        used, began = processor(), time.perf_counter()
         done = subprocess.run(["ansible-playbook", *arguments], env={**self._env, **(env or {})}, text=True,
                               capture_output=True, stdin=subprocess.DEVNULL, check=False)
-        took = time.perf_counter() - began
+        took, used = time.perf_counter() - began, processor() - used
         if done.returncode:
             raise Broken(f"ansible-playbook {arguments[0]}:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
-        return Played(took, done.stdout)
+        return Played(took, used, done.stdout)
 
     def community(self) -> dict[str, str]:
-        """The environment in which community.general is found beside our collection."""
-        requirements = HERE / "requirements.txt"
-        place = CACHE / f"peers-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]}"
-        if not place.exists():
-            with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-                pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
-                if subprocess.run([*pip, "--requirement", requirements], check=False).returncode:
-                    raise Broken("pip could not download the peers.")
-                (wheel,) = pathlib.Path(folder).glob("*.whl")
-                with zipfile.ZipFile(wheel) as archive:
-                    wanted = [name for name in archive.namelist()
-                              if name.startswith("ansible_collections/community/general/")]
-                    archive.extractall(f"{folder}/peers", wanted)
-                os.rename(f"{folder}/peers", place)
-        return {"ANSIBLE_COLLECTIONS_PATH": f"{self._work}:{place}"}
+        """The environment in which the peers' collections are found beside ours."""
+        return {"ANSIBLE_COLLECTIONS_PATH": f"{self.work}:{peers.place()}"}
 
     # -- on the host ----------------------------------------------------------------------------------------------
 
-    def ssh(self, command: str, stdin: str = "") -> str:
-        """A shell command on the host."""
+    def shell(self, command: str, stdin: str = "") -> str:
         options = ["-Fnone", "-oBatchMode=yes", f"-oUserKnownHostsFile={self.bed['CLAWOPS_BED_KNOWN_HOSTS']}"]
         address = f"root@{self.bed[f'CLAWOPS_BED_{self.host.upper()}']}"
-        done = subprocess.run(["ssh", *options, "-i", self.bed["CLAWOPS_BED_SSH_KEY"], address, command], input=stdin,
-                              capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Broken(f"{self.host}: {command[:200]}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-        return done.stdout
+        ssh = ["ssh", *options, "-i", self.bed["CLAWOPS_BED_SSH_KEY"], address, command]
+        return finished(self.host, command, ssh, stdin)
 
-    def send(self, name: str, text: str | None = None) -> str:
-        """A file of our own on the host, by default one from far/; returns its path."""
-        path = f"{WORK}/{name}"
-        content = (HERE / "far" / name).read_text() if text is None else text
-        self.ssh(f"umask 077 && cat > {path}", content)
-        return path
 
-    def module(self, name: str, arguments: Task) -> types.SimpleNamespace:
-        """A module as Ansible runs it on the host, kept there to be run again: command lines `run` and `check`.
+class Here(Place):
+    """This machine, with the interpreter of the peers for either side."""
 
-        So its time counts all that it does on the host, imports included, and nothing else.
-        """
-        folder, program = f"{WORK}/{name}", f"{WORK}/{name.rpartition('.')[2]}"
-        self.tasks({"name": name, name: arguments, "check_mode": True}, env={"ANSIBLE_KEEP_REMOTE_FILES": "1"},
-                   vars={"ansible_remote_tmp": folder})
-        self.ssh(f"""set -eu
-            mv {folder}/*/AnsiballZ_*.py {program}.check.py
-            sed 's/"_ansible_check_mode": true/"_ansible_check_mode": false/' {program}.check.py > {program}.py
-            chmod 600 {program}.py""")
-        return types.SimpleNamespace(run=f"python3 {program}.py", check=f"python3 {program}.check.py")
+    def __init__(self, box: Box) -> None:
+        self._box, self.python, self.folder = box, peers.python(), tempfile.mkdtemp(dir=box.work)
 
-    def clock(self, rounds: int, sides: t.Mapping[str, t.Any], before: str = "") -> types.SimpleNamespace:
-        """Times shell commands of the host against each other, by far/clock.py: `times` and `last` output by side."""
-        full = {name: side if isinstance(side, dict) else {"run": side} for name, side in sides.items()}
-        plan = self.send("plan.json", json.dumps({"rounds": rounds, "before": before, "sides": full}))
-        return types.SimpleNamespace(**json.loads(self.ssh(f"python3 {self.send('clock.py')} {plan}")))
+    def shell(self, command: str, stdin: str = "") -> str:
+        return finished("here", command, ["/bin/bash", "-c", command], stdin)
+
+    def tasks(self, *tasks: Task, env: t.Mapping[str, str] | None = None, **settings: t.Any) -> Played:
+        variables = {"ansible_python_interpreter": self.python, **settings.pop("vars", {})}
+        return self._box.tasks(*tasks, env=env, hosts="localhost", connection="local", vars=variables, **settings)
+
+
+def processor() -> float:
+    """Seconds of the processor for all children that have ended, theirs included."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def finished(where: str, command: str, argv: list[str], stdin: str) -> str:
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Broken(f"{where}: {command[:200]}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout

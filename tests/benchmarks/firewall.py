@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import json
 
-from box import WORK, Box, Broken, Task
+from box import WORK, Box
 from measure import Row, count, faster, pairs
+from place import Broken, Task
 
 RULES = 100
 FIRST = 20000
@@ -38,8 +39,8 @@ COUNT_PEER = "(iptables-save; ip6tables-save) | grep -c -- '-A ufw6\\?-user-forw
 def run(box: Box) -> list[Row]:
     box.up()
     box.verb("site", "--tags", "docker,firewall")
-    box.ssh(KEEP)
-    box.later(box.ssh, PUT_BACK)
+    box.shell(KEEP)
+    box.later(box.shell, PUT_BACK)
     return [whole_playbooks(box), live(box), no_change(box)]
 
 
@@ -47,7 +48,7 @@ def whole_playbooks(box: Box) -> Row:
     community = box.community()
 
     def ours() -> float:
-        box.ssh(PUT_BACK)
+        box.shell(PUT_BACK)
         took = box.tasks(OURS).seconds
         check(box, COUNT_OURS)
         return took
@@ -61,7 +62,7 @@ def whole_playbooks(box: Box) -> Row:
 
 
 def check(box: Box, command: str) -> None:
-    found = int(box.ssh(command))
+    found = int(box.shell(command))
     if found != 2 * RULES:
         raise Broken(f"{found} rules are there instead of {2 * RULES}: {command}")
 
@@ -73,7 +74,7 @@ def live(box: Box) -> Row:
 
 def no_change(box: Box) -> Row:
     module = box.module("clawops.fleet.ufw_docker_user", POLICY)
-    trace = json.loads(box.ssh(f"python3 {box.send('trace.py')} {module.run.split()[-1]}"))
+    trace = json.loads(box.shell(f"python3 {box.send('trace.py')} {module.run.split()[-1]}"))
     if trace["result"]["changed"]:
         raise Broken(f"The module changed something: {trace['result']['actions']}")
     only_reads = all(any(words[:len(read)] == read for read in READS) for words in trace["programs"])

@@ -13,6 +13,7 @@ import typing as t
 HEAD = ("WHAT", "PAIRS", "OURS", "PEER", "RATIO", "GOAL", "")
 Times = t.Sequence[float]
 Side = t.Callable[[], float]
+Step = t.TypeVar("Step")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +52,28 @@ def pairs(most: int, ours: Side, peer: Side, patience: float = 120) -> tuple[lis
     return [pair[0] for pair in times], [pair[1] for pair in times]
 
 
-def faster(what: str, ours: Times, peer: Times, least: float | None = None) -> Row:
+def rounds(most: int, sides: t.Mapping[str, t.Callable[[], t.Mapping[str, Step]]], patience: float = 1800
+           ) -> dict[str, dict[str, list[Step]]]:
+    """Side -> step -> what up to so many rounds gave; none begins after so many seconds. The order alternates."""
+    order, began = list(sides), time.monotonic()
+    found: dict[str, dict[str, list[Step]]] = {name: {} for name in order}
+    done = 0
+    while done < most and (not done or time.monotonic() - began < patience):
+        for name in order:
+            since = time.monotonic()
+            for step, value in sides[name]().items():
+                found[name].setdefault(step, []).append(value)
+            print(f"round {done + 1}, {name}: {time.monotonic() - since:.1f} s", file=sys.stderr, flush=True)
+        order.reverse()
+        done += 1
+    return found
+
+
+def faster(what: str, ours: Times, peer: Times, least: float | None = None, word: str = "faster") -> Row:
     """How many times faster we are than the peer."""
     ratio = median_ratio(peer, ours)
     goal, met = ("", None) if least is None else (f">= {least:g}", ratio >= least)
-    return Row(what, str(len(ours)), seconds(ours), seconds(peer), f"{ratio:.2f} x faster", goal, met)
+    return Row(what, str(min(len(ours), len(peer))), seconds(ours), seconds(peer), f"{ratio:.2f} x {word}", goal, met)
 
 
 def longer(what: str, ours: Times, peer: Times, most: float | None = None) -> Row:

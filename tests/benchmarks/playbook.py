@@ -4,10 +4,9 @@
 
 from __future__ import annotations
 
-import re
-
-from box import BOT, Box, Broken, Task
+from box import BOT, Box
 from measure import Row, longer, more, pairs
+from place import Broken, Task, has_changed
 
 PAIRS, ROUNDS = 3, 15
 PING: Task = {"name": "Ping", "ansible.builtin.ping": {}}
@@ -23,7 +22,7 @@ def run(box: Box) -> list[Row]:
 def site(box: Box) -> Row:
     def again() -> float:
         played = box.verb("site")
-        if re.search(r"changed=[1-9]", played.output):
+        if has_changed(played):
             raise Broken(f"site changed something:\n{played.output[-3000:]}")
         return played.seconds
 

@@ -51,3 +51,13 @@ class Box:
 @pytest.fixture(scope="session")
 def box() -> Box:
     return Box()
+
+
+@pytest.fixture
+def site(tmp_path):
+    """An inventory with a cluster."""
+    from kubernetes_bed import Site
+
+    made = Site(tmp_path)
+    yield made
+    made.discard()

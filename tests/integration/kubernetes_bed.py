@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import tempfile
 import time
 import uuid
 
+PLANTED = "planted-c1uster-9f3a"
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NODE = "clawops-bed-kubernetes"
 REGISTRY = "127.0.0.1:5000"
@@ -60,6 +62,10 @@ def gateway(name, **more):
     """A bot that asks for little."""
     resources = {"memory": "128Mi", "cpus": "0.1", "storage": "1Gi"}
     return {"name": name, "version": "2026.9.6", "resources": resources, **more}
+
+
+def desktop(name, **more):
+    return gateway(name, profile="desktop", **more)
 
 
 class Bed:
@@ -149,3 +155,59 @@ class Fleet:
         while not holds():
             assert time.monotonic() < end
             time.sleep(0.2)
+
+
+class Site:
+    """An inventory with one cluster and some bots, by default one gateway, and a keystore."""
+
+    def __init__(self, folder, bots=None, **more):
+        self.folder, self.bed, word = folder, Bed(), uuid.uuid4().hex[:6]
+        self.namespaces = [f"clawops-site-{word}", f"clawops-site-{word}-gateway"]
+        self.manager = folder / "manager.kubeconfig"
+        cluster = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+                   "cluster_admin_kubeconfig": self.bed.kubeconfig, "cluster_kubeconfig": str(self.manager),
+                   "cluster_namespace": self.namespaces[0], "cluster_gateway_namespace": self.namespaces[1],
+                   "cluster_gateway_image": IMAGE, **more}
+        self.clusters = {"harbor": cluster}
+        self.bot_hosts = bots or {"golf": {"bot_on": "harbor", "bot_resources": {
+            "memory": "128Mi", "cpus": "0.1", "storage": "1Gi"}}}
+        self.vars = {"fleet_name": f"site-{word}", "fleet_keystore": str(folder / "keys.store"),
+                     "fleet_keystore_key_file": str(folder / "keys.key")}
+        inventory = folder / "inventory"
+        inventory.mkdir()
+        self.describe()
+        (inventory / "observed_bots.yml").write_text("plugin: clawops.fleet.bots\n")
+        self.env = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_INVENTORY": str(inventory),
+                    "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS)}
+
+    def describe(self):
+        """Writes the inventory as it is described now."""
+        groups = {"clusters": {"hosts": self.clusters}, "bots": {"hosts": self.bot_hosts}}
+        text = json.dumps({"all": {"vars": self.vars, "children": groups}})
+        (self.folder / "inventory/hosts.yml").write_text(text)
+
+    def call(self, *argv, **options):
+        done = subprocess.run(argv, env=self.env, capture_output=True, text=True, check=False, **options)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert PLANTED not in done.stdout + done.stderr
+        return done.stdout
+
+    def keystore(self, verb, *argv, value=""):
+        self.call(str(ROOT / "scripts/keystore"), verb, str(self.folder / "keys.store"), *argv,
+                  "--key-file", str(self.folder / "keys.key"), input=value)
+
+    def bots(self, **variables):
+        argv = ["ansible-playbook", "clawops.fleet.bots", "-vv", "--diff", "--extra-vars", json.dumps(variables)]
+        out = self.call(*argv)
+        return int(re.findall(r"changed=(\d+)", out)[0])
+
+    def observed(self, bot="golf"):
+        return json.loads(self.call("ansible-inventory", "--host", bot))["fleet_observed"]
+
+    def discard(self):
+        readers = [f"claworc-manager-{name}" for name in self.namespaces]
+        for kind, names in (("Namespace", self.namespaces), ("ClusterRoleBinding", readers), ("ClusterRole", readers)):
+            for name in names:
+                found = self.bed.cluster.get(kind, name)
+                if found:
+                    self.bed.cluster.delete({"kind": kind, **found})

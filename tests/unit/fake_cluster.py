@@ -1,67 +1,111 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""As much of a cluster as unit tests need: objects with versions, label selectors and refusals."""
+"""A cluster in memory: versions, owners of fields, taken ports, and what was called."""
 
 from __future__ import annotations
 
+import builtins
 import copy
-import itertools
 import typing as t
 
 from ansible_collections.clawops.fleet.plugins.module_utils._errors import FleetError
+from ansible_collections.clawops.fleet.plugins.module_utils._kubernetes.client import Done, subject
 
 Json = dict[str, t.Any]
+Key = tuple[str, t.Optional[str], str]
 
 
 class FakeCluster:
-    """The methods of Cluster on objects in memory. verbs is what was called."""
+    """The methods of Cluster. Of server-side apply only this: what is applied replaces what was there before."""
 
     def __init__(self) -> None:
-        self.objects: dict[tuple[str, str, str], Json] = {}
-        self.verbs: list[str] = []
+        self.objects: dict[Key, Json] = {}
+        self.calls: list[tuple[t.Any, ...]] = []
+        self.owners: dict[Key, str] = {}
+        self.forbidden: set[tuple[str, str, str | None]] = set()
+        self.refuse: t.Callable[[Json], None] | None = None
         self.connection: t.Any = None
-        self._versions = itertools.count(1)
+        self.counter = 0
 
-    def _key(self, obj: Json) -> tuple[str, str, str]:
-        return obj["kind"], obj["metadata"].get("namespace") or "", obj["metadata"]["name"]
+    @property
+    def verbs(self) -> list[str]:
+        """What was called, in its order."""
+        return [call[0] for call in self.calls]
+
+    def writes(self) -> list[tuple[t.Any, ...]]:
+        return [call for call in self.calls if call[0] in ("create", "apply", "patch", "delete")]
+
+    def _key(self, obj: t.Mapping[str, t.Any]) -> Key:
+        return obj["kind"], obj["metadata"].get("namespace"), obj["metadata"]["name"]
 
     def _keep(self, obj: Json) -> Json:
-        obj["metadata"]["resourceVersion"] = str(next(self._versions))
-        obj["metadata"].setdefault("uid", f"uid-{obj['metadata']['name']}")
+        self.counter += 1
+        found = self.objects.get(self._key(obj))
+        known = {name: (found or {"metadata": {}})["metadata"].get(name) for name in ("uid", "generation")}
+        obj["metadata"] |= {"resourceVersion": str(self.counter), "uid": known["uid"] or str(self.counter),
+                            "generation": (known["generation"] or 0) + 1}
         self.objects[self._key(obj)] = obj
-        return copy.deepcopy(obj)
+        return obj
 
-    def get(self, kind: str, name: str, namespace: str | None = None) -> Json | None:
-        self.verbs.append("get")
-        return copy.deepcopy(self.objects.get((kind, namespace or "", name)))
-
-    def list(self, kind: str, namespace: str | None = None, selector: str | None = None) -> list[Json]:
-        self.verbs.append("list")
-        wanted = dict([selector.split("=")]) if selector else {}
-        return [copy.deepcopy(obj) for (its_kind, place, _name), obj in self.objects.items()
-                if its_kind == kind and namespace in (None, place)
-                and wanted.items() <= (obj["metadata"].get("labels") or {}).items()]
-
-    def create(self, obj: Json) -> Json:
-        self.verbs.append("create")
-        if self._key(obj) in self.objects:
-            raise FleetError("already_exists", f"{obj['metadata']['name']} already exists.")
+    def put(self, obj: Json) -> Json:
+        """Somebody else's object."""
         return self._keep(copy.deepcopy(obj))
 
+    def list(self, kind: str, namespace: str | None = None, selector: str | None = None) -> builtins.list[Json]:
+        self.calls.append(("list", kind, namespace))
+        if ("list", kind, namespace) in self.forbidden:
+            raise FleetError("forbidden", f"Listing {kind} of {namespace}")
+        wanted = dict([selector.split("=")]) if selector else {}
+        return [copy.deepcopy(obj) for (found, place, _name), obj in self.objects.items()
+                if found == kind and namespace in (None, place)
+                and wanted.items() <= (obj["metadata"].get("labels") or {}).items()]
+
+    def get(self, kind: str, name: str, namespace: str | None = None) -> Json | None:
+        self.calls.append(("get", kind, name))
+        return copy.deepcopy(self.objects.get((kind, namespace, name)))
+
+    def _check_ports(self, obj: Json) -> None:
+        wanted = {port["nodePort"] for port in obj.get("spec", {}).get("ports", []) if obj["kind"] == "Service"}
+        others = [other for key, other in self.objects.items() if key[0] == "Service" and key != self._key(obj)]
+        if any(wanted & {port.get("nodePort") for port in other["spec"].get("ports", [])} for other in others):
+            raise FleetError("port_taken", f"{subject(obj)}: provided port is already allocated")
+
+    def create(self, obj: Json, dry_run: bool = False) -> Json:
+        self.calls.append(("create", obj["kind"], obj["metadata"]["name"]))
+        if self.refuse:
+            self.refuse(obj)
+        if self._key(obj) in self.objects:
+            raise FleetError("already_exists", f"{subject(obj)} already exists.")
+        self._check_ports(obj)
+        return copy.deepcopy(self.put(obj))
+
     def apply(self, obj: Json, dry_run: bool = False, force: bool = False) -> Json:
-        self.verbs.append("rehearse" if dry_run else "apply")
-        return obj if dry_run else self._keep(copy.deepcopy(obj))
+        self.calls.append(("dry" if dry_run else "apply", obj["kind"], obj["metadata"]["name"]))
+        owner = self.owners.get(self._key(obj))
+        if owner and not force:
+            raise FleetError("conflict", f"{subject(obj)}: {owner}", conflicts=[{"manager": owner, "field": ".spec"}])
+        self._check_ports(obj)
+        if dry_run:
+            return copy.deepcopy(obj)
+        self.owners.pop(self._key(obj), None)
+        return copy.deepcopy(self.put(obj))
 
     def patch(self, kind: str, name: str, body: Json, namespace: str | None = None) -> Json:
-        self.verbs.append("patch")
-        found = self.objects[kind, namespace or "", name]
+        self.calls.append(("patch", kind, name))
+        found = self.objects[kind, namespace, name]
         version = body.get("metadata", {}).get("resourceVersion")
         if version and version != found["metadata"]["resourceVersion"]:
             raise FleetError("changed_meanwhile", f"{name} was changed meanwhile.")
-        return self._keep(t.cast(Json, _merged(found, body)))
+        return copy.deepcopy(self._keep(t.cast(Json, _merged(found, body))))
 
-    def delete(self, obj: Json) -> None:
-        self.verbs.append("delete")
+    def exec(self, namespace: str, pod: str, argv: t.Sequence[str], stdin: bytes | None = None) -> Done:
+        """What the node has brought into the pod."""
+        self.calls.append(("exec", pod, tuple(argv)))
+        bot = self.objects["Pod", namespace, pod]["metadata"]["labels"]["app"]
+        return Done(0, self.objects["ConfigMap", namespace, f"{bot}-config"]["data"]["openclaw.json"], "")
+
+    def delete(self, obj: t.Mapping[str, t.Any]) -> None:
+        self.calls.append(("delete", obj["kind"], obj["metadata"]["name"]))
         self.objects.pop(self._key(obj), None)
 
 

@@ -56,7 +56,7 @@ def test_the_key_may_be_in_a_file(store: dict[str, str], tmp_path: pathlib.Path)
 def test_a_keystore_in_the_cluster_is_read_once(store: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     cluster, text = FakeCluster(), pathlib.Path(store["fleet_keystore"]).read_text()
     keystore.SecretPlace(cluster, "claworc", "keys").write(text)
-    cluster.verbs.clear()
+    cluster.calls.clear()
     monkeypatch.setattr(tunnel, "cluster_of", lambda kubeconfig, context: cluster)
     variables = {**store, "fleet_keystore": "secret:claworc/keys", "cluster_kubeconfig": "/somewhere"}
     assert ask("api_keys", "alpha", "bravo", **variables)[1] == {"FLEET": PLANTED}
@@ -105,7 +105,7 @@ def test_the_key_lands_in_a_directory_of_the_run(harbor: FakeCluster, tmp_path: 
     private = pathlib.Path(ways["private_key_file"])
     assert private.is_relative_to(tmp_path / "run")
     assert (private.read_text(), private.stat().st_mode & 0o777) == (made[keys.USER], 0o600)
-    pinned = keys.known_hosts("alpha", made[keys.HOST_PUBLIC]) + "\n"
+    pinned = keys.known_hosts("alpha", made) + "\n"
     assert pathlib.Path(ways["known_hosts_file"]).read_text() == pinned
     assert ask("bot_ssh", "alpha") == [ways] and harbor.verbs.count("get") == 1
 

@@ -340,9 +340,13 @@ def test_databases_are_found_by_content(tmp_path):
 
 @pytest.mark.parametrize(("path", "pattern", "answer"), [
     ("cache/x", "cache", True), ("a/cache", "cache", False), ("browser/p/Default/Cache/x", "browser/**/Cache", True),
-    ("browser/Cache", "browser/**/Cache", True), ("b/x.tmp", "**/*.tmp", True), ("b/x", "**/*.tmp", False)])
+    ("browser/Cache", "browser/**/Cache", True), ("b/x.tmp", "**/*.tmp", True), ("b/x", "**/*.tmp", False),
+    ("x.tmp", "**/*.tmp", True), ("a/b", "a/**", True), ("a/b/c", "**/b/**/c", True), ("a/c", "**/b/**/c", False)])
 def test_patterns(path, pattern, answer):
-    assert sqlite._matches(path.split("/"), pattern.split("/")) is answer
+    patterns = sqlite._open([tuple(pattern.split("/"))])
+    for name in path.split("/"):
+        patterns = patterns and sqlite._advance(patterns, name)
+    assert (patterns is None) is answer
 
 
 def test_rows_in_the_log_are_in_the_copy(tmp_path):

@@ -50,7 +50,7 @@ def test_every_file_that_a_service_names_is_there_or_made_by_the_service(files):
 
 def test_the_program_is_mounted_under_every_name_that_a_service_calls(files):
     called = set(re.findall(r"/usr/local/bin/(\S+)", "".join(files.values())))
-    assert called <= {name for names in kubernetes.PROGRAMS.values() for name in names}
+    assert called <= {name for _module, names in kubernetes.PROGRAMS.values() for name in names}
 
 
 def test_clients_are_who_their_certificates_say(files):
@@ -125,7 +125,7 @@ def test_each_program_is_built_once_for_its_sources(monkeypatch):
     monkeypatch.setattr(golang, "run", run)
     first = kubernetes._build(Job("kubernetes"))
     assert kubernetes._build(Job("kubernetes")) == first
-    assert [argv[-1] for argv in calls] == ["./hyperkube", "./coredns"]
+    assert [argv[-1] for argv in calls] == ["./hyperkube", "./coredns", "./"]
     assert first["kubelet"] == first["kubectl"] != first["coredns"]
     assert any(f"version.gitVersion=v{kubernetes.version()} " in word for word in calls[0] if isinstance(word, str))
 
@@ -136,7 +136,7 @@ def test_an_old_go_is_not_used(tmp_path, monkeypatch):
     (home / "go").touch()
     monkeypatch.setattr(golang, "output", lambda *argv: "go1.19.8")
     assert golang._toolchain(Job("go")) == str(home / "go")
-    monkeypatch.setattr(golang, "output", lambda *argv: "go1.24.0")
+    monkeypatch.setattr(golang, "output", lambda *argv: "go1.26.0")
     assert golang._toolchain(Job("go")) == "go"
 
 

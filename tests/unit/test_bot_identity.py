@@ -81,11 +81,15 @@ class Memory:
         if self.sshd and not self.deaf:
             self.sshd.authorized = wanted[keys.AUTHORIZED]
 
+    def present(self, owner: identity.Owner, wanted: keys.Identity) -> None:
+        if self.sshd and not self.deaf:
+            self.sshd.host_key = wanted[keys.HOST]
 
-def go(store: t.Any, state: str = "present", verify: bool = True, timeout: float = 3
+
+def go(store: t.Any, state: str = "present", verify: bool = True, timeout: float = 3, key: str = "user"
        ) -> tuple[list[str], dict[str, t.Any]]:
     """One call: the actions, and what is returned of alpha."""
-    call = identity.Identities(store, [ALPHA], identity.Settings(state, verify, timeout))
+    call = identity.Identities(store, [ALPHA], identity.Settings(state, key, verify, timeout))
     plan = call.plan()
     if plan.changed:
         call.apply(plan)
@@ -218,6 +222,52 @@ def test_a_foreign_server_is_not_offered_the_key() -> None:
     assert store.sshd.logins == 0
 
 
+def test_a_host_key_is_replaced_when_the_server_presents_the_new_one() -> None:
+    store = Memory()
+    _actions, before = go(store)
+    actions, after = go(store, "rotated", key="host")
+    assert actions == ["rotate"] and after["verified"]
+    assert after["host_fingerprint"] != before["host_fingerprint"]
+    assert after["user_fingerprint"] == before["user_fingerprint"]
+    first, both, last = (len(keys.pinned(step)) for step in store.history)
+    assert (first, both, last) == (1, 2, 1)
+    assert go(store) == ([], after)
+
+
+def test_a_host_key_that_is_not_presented_leaves_both_pinned_until_it_is() -> None:
+    store = Memory()
+    _actions, before = go(store)
+    store.deaf = True
+    with pytest.raises(FleetError) as error:
+        go(store, "rotated", timeout=0, key="host")
+    assert error.value.code == "key_not_in_force"
+    pinned = keys.pinned(store.kept["alpha"])
+    assert len(pinned) == 2 and " ".join(before["host_public_key"].split()[:2]) == pinned[1]
+    assert keys.known_hosts("alpha", store.kept["alpha"]).count("\n") == 1
+    assert go(store, verify=False)[0] == []
+    store.deaf = False
+    assert go(store)[0] == ["settle"]
+    assert keys.pinned(store.kept["alpha"]) == pinned[:1] and go(store)[0] == []
+
+
+def test_a_bot_that_does_not_run_has_its_host_key_rotated_at_once() -> None:
+    store = Memory(running=False)
+    _actions, before = go(store)
+    assert go(store, "rotated", key="host")[1]["host_fingerprint"] != before["host_fingerprint"]
+    assert len(keys.pinned(store.kept["alpha"])) == 1
+
+
+def test_a_revoked_host_key_is_pinned_no_more_and_made_anew_by_present() -> None:
+    store = Memory(running=False)
+    _actions, before = go(store)
+    actions, after = go(store, "absent", key="host")
+    assert actions == ["revoke"] and after["known_hosts"] is None
+    assert after["user_fingerprint"] == before["user_fingerprint"]
+    assert go(store, "absent", key="host")[0] == []
+    assert go(store)[0] == ["complete"]
+    assert len(keys.pinned(store.kept["alpha"])) == 1
+
+
 # -- absent -------------------------------------------------------------------------------------------------------
 
 def test_absent_revokes_the_user_key_and_keeps_the_host_key() -> None:
@@ -256,7 +306,7 @@ def test_a_secret_is_read_by_one_list_and_changed_by_one_patch() -> None:
     store = Secrets(t.cast(t.Any, cluster), "home", "openclaw")
     assert go(store, verify=False)[0] == ["create"]
     assert cluster.verbs == ["list", "get", "create"]
-    cluster.verbs.clear()
+    cluster.calls.clear()
     fresh = Secrets(t.cast(t.Any, cluster), "home", "openclaw")
     assert go(fresh, verify=False)[0] == []
     assert cluster.verbs == ["list"]

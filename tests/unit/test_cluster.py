@@ -22,7 +22,7 @@ QUOTA: Json = {"kind": "ResourceQuota", "metadata": {"name": "bots", "namespace"
 
 
 def go(cluster: FakeCluster, *objects: Json, absent: t.Sequence[Json] = (), **more: t.Any) -> list[str]:
-    cluster.verbs.clear()
+    cluster.calls.clear()
     call = Objects(t.cast(t.Any, cluster), "home", **more)
     plan = call.plan(objects, absent)
     if plan.changed:
@@ -38,7 +38,7 @@ def cluster() -> FakeCluster:
 def test_objects_are_made_in_their_order_and_then_left_alone(cluster: FakeCluster) -> None:
     assert go(cluster, SPACE, QUOTA) == ["create Namespace claworc", "create ResourceQuota claworc/bots"]
     # What stands in a namespace that is to be made can't be judged before.
-    assert cluster.verbs == ["get", "get", "rehearse", "apply", "apply"]
+    assert cluster.verbs == ["get", "get", "dry", "apply", "apply"]
     assert go(cluster, SPACE, QUOTA) == []
     assert cluster.verbs == ["get", "get"]
 
@@ -46,7 +46,7 @@ def test_objects_are_made_in_their_order_and_then_left_alone(cluster: FakeCluste
 def test_an_update_is_judged_by_the_server_before_anything_is_written(cluster: FakeCluster) -> None:
     go(cluster, SPACE, QUOTA)
     assert go(cluster, SPACE, {**QUOTA, "spec": {"hard": {"pods": "8"}}}) == ["update ResourceQuota claworc/bots"]
-    assert cluster.verbs == ["get", "get", "rehearse", "apply"]
+    assert cluster.verbs == ["get", "get", "dry", "apply"]
 
 
 def test_what_is_wanted_no_more_goes_and_what_is_not_there_is_fine(cluster: FakeCluster) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.clawops.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.clawops.fleet.plugins.module_utils._kubernetes import arguments
-from kubernetes_fake import FakeCluster
+from fake_cluster import FakeCluster
 
 BOT = {"name": "alpha", "version": "2026.9.6", "state": "stopped"}
 

@@ -13,7 +13,7 @@ from ansible_collections.clawops.fleet.plugins.module_utils._kubernetes import f
 from ansible_collections.clawops.fleet.plugins.module_utils._kubernetes.manifests import Site
 from ansible_collections.clawops.fleet.plugins.module_utils._kubernetes.reconcile import KINDS, Fleet, Settings
 from ansible_collections.clawops.fleet.plugins.module_utils._ports import Band
-from kubernetes_fake import FakeCluster
+from fake_cluster import FakeCluster
 
 SITE = Site("home", gateway_image="gateway:1", desktop_image="desktop:1")
 SECRET = "planted-5ecret"
@@ -245,3 +245,13 @@ def test_no_label_or_annotation_tells_the_keys_apart_without_the_token():
     keys = {"OPENCLAW_GATEWAY_TOKEN": "t" * 32, "KEY": "guess"}
     assert manifests.keys_digest(keys) != manifests.keys_digest({**keys, "OPENCLAW_GATEWAY_TOKEN": "u" * 32})
     assert manifests.keys_digest(keys) == manifests.keys_digest(dict(reversed(keys.items())))
+
+
+def test_new_bots_are_held_back_when_asked_for(cluster):
+    bring(cluster, described("alpha"))
+    cluster.put({"kind": "Secret", "metadata": {"name": "bot-bravo-keys", "namespace": "claworc-gateway", "labels": {
+        "clawops.fleet/managed": "true", "clawops.fleet/fleet": "home", "clawops.fleet/bot": "bravo"}}})
+    cluster.calls.clear()
+    plan, values = bring(cluster, described("alpha"), described("bravo"), hold_new=True)
+    assert values["held"] == ["bravo"] and [bot["name"] for bot in values["bots"]] == ["alpha"]
+    assert not plan.changed and cluster.writes() == []

@@ -13,9 +13,9 @@ from ansible_collections.clawops.fleet.plugins.module_utils._errors import Fleet
 from ansible_collections.clawops.fleet.plugins.module_utils._kubernetes import port_pair
 from ansible_collections.clawops.fleet.plugins.module_utils._kubernetes.manifests import Site
 from ansible_collections.clawops.fleet.plugins.module_utils._kubernetes.reconcile import Fleet, Settings
-from kubernetes_fake import FakeCluster
+from fake_cluster import FakeCluster
 
-BAND = _ports.Band(42000, 42099)
+BAND = _ports.Band(24000, 24099)
 
 
 class Ended(Exception):
@@ -25,7 +25,7 @@ class Ended(Exception):
 class FakeModule:
     def __init__(self, check_mode=False, **params):
         self.check_mode = check_mode
-        self.params = {"names": [], "state": "present", "store": "sqlite", "band_first": 42000, "band_last": 42099,
+        self.params = {"names": [], "state": "present", "store": "sqlite", "band_first": 24000, "band_last": 24099,
                        "fleet": "home", "namespace": "claworc", **params}
 
     def warn(self, warning):
@@ -57,14 +57,14 @@ def test_a_band_is_of_whole_pairs(first, last):
 
 def test_lowest_free_sticky_and_released(path):
     assert module(names=["b", "a"], path=path)["pairs"] == {
-        "b": {"chrome": 42000, "terminal": 42001}, "a": {"chrome": 42002, "terminal": 42003}}
+        "b": {"chrome": 24000, "terminal": 24001}, "a": {"chrome": 24002, "terminal": 24003}}
     again = module(names=["a"], path=path)
-    assert not again["changed"] and again["pairs"]["a"]["chrome"] == 42002
+    assert not again["changed"] and again["pairs"]["a"]["chrome"] == 24002
     assert set(module(path=path)["pairs"]) == {"a", "b"}
     assert module(names=["b", "nobody"], state="absent", path=path)["actions"] == [
         {"subject": "pair of b", "action": "delete"}]
     assert not module(names=["b"], state="absent", path=path)["changed"]
-    assert module(names=["c"], path=path)["pairs"]["c"]["chrome"] == 42000
+    assert module(names=["c"], path=path)["pairs"]["c"]["chrome"] == 24000
 
 
 def test_check_mode_says_the_same_and_keeps_nothing(path, tmp_path):
@@ -74,19 +74,19 @@ def test_check_mode_says_the_same_and_keeps_nothing(path, tmp_path):
 
 
 def test_single_ports_and_programs_of_the_host_are_passed_over(path):
-    _ports.reserve({"host": 42000}, BAND, path)
+    _ports.reserve({"host": 24000}, BAND, path)
     with socket.socket() as busy:
-        busy.bind(("127.0.0.1", 42003))
+        busy.bind(("127.0.0.1", 24003))
         busy.listen()
-        assert module(names=["a"], path=path)["pairs"]["a"]["chrome"] == 42004
+        assert module(names=["a"], path=path)["pairs"]["a"]["chrome"] == 24004
 
 
 def test_a_full_band_is_named_with_its_holders(path):
-    small = {"band_first": 42000, "band_last": 42003, "path": path}
+    small = {"band_first": 24000, "band_last": 24003, "path": path}
     module(names=["a", "b"], **small)
     failed = module(names=["c"], **small)
     assert failed["failure"]["code"] == "band_full"
-    assert "42000-42003" in failed["msg"] and "a, b" in failed["msg"]
+    assert "24000-24003" in failed["msg"] and "a, b" in failed["msg"]
     assert set(module(**small)["pairs"]) == {"a", "b"}
 
 
@@ -94,7 +94,7 @@ def test_fifty_at_once_get_fifty_pairs(path):
     with concurrent.futures.ThreadPoolExecutor(50) as pool:
         asked = [pool.submit(_ports.reserve_pairs, [f"bot{number}"], BAND, path) for number in range(50)]
     pairs = [port for one in asked for port in one.result().values()]
-    assert sorted(pairs) == list(range(42000, 42100, 2))
+    assert sorted(pairs) == list(range(24000, 24100, 2))
 
 
 def services(cluster, **more):
@@ -104,17 +104,17 @@ def services(cluster, **more):
 def test_in_a_cluster_the_service_is_the_reservation():
     cluster = FakeCluster()
     cluster.put({"kind": "Service", "metadata": {"name": "x", "namespace": "other"},
-                 "spec": {"ports": [{"port": 1, "nodePort": 42001}]}})
+                 "spec": {"ports": [{"port": 1, "nodePort": 24001}]}})
     store = services(cluster)
     store.held()
-    assert store.choose(["a", "b"]) == {"a": 42002, "b": 42004}
+    assert store.choose(["a", "b"]) == {"a": 24002, "b": 24004}
     cluster.calls.clear()
-    assert store.reserve(["a", "b"]) == {"a": 42002, "b": 42004}
+    assert store.reserve(["a", "b"]) == {"a": 24002, "b": 24004}
     assert cluster.calls == [("create", "Service", "bot-a-vnc"), ("create", "Service", "bot-b-vnc")]
     later = services(cluster)
-    assert later.held() == {"a": 42002, "b": 42004}
+    assert later.held() == {"a": 24002, "b": 24004}
     later.release(["a", "nobody"])
-    assert services(cluster).held() == {"b": 42004}
+    assert services(cluster).held() == {"b": 24004}
 
 
 def test_the_server_has_the_last_word():
@@ -124,10 +124,10 @@ def test_the_server_has_the_last_word():
     other = services(cluster)
     other.held()
     other.reserve(["first"])
-    assert store.reserve(["second"]) == {"second": 42002}
+    assert store.reserve(["second"]) == {"second": 24002}
     late = services(cluster)
     late.cluster.refuse = None
-    assert late.reserve(["first"]) == {"first": 42000}  # made by somebody else since nobody looked
+    assert late.reserve(["first"]) == {"first": 24000}  # made by somebody else since nobody looked
 
 
 def test_a_foreign_service_of_that_name_is_refused():
@@ -150,4 +150,4 @@ def test_a_bot_takes_over_the_pair_that_was_reserved_for_it():
     fleet = Fleet(cluster, site, _bot.parse_all([bot], "cluster"), Settings(wait=False))
     plan = fleet.plan()
     assert not [change for change in plan.changes if change.subject.startswith("Service ")]
-    assert fleet.apply(plan)["bots"][0]["ports"] == {"chrome": 42002, "terminal": 42003}
+    assert fleet.apply(plan)["bots"][0]["ports"] == {"chrome": 24002, "terminal": 24003}

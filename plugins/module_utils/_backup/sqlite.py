@@ -23,6 +23,7 @@ from . import copier
 
 MAGIC = b"SQLite format 3\x00"
 COMPANIONS = ("", "-wal", "-shm", "-journal")
+Pattern = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +40,17 @@ class Found:
 
 def find(root: str, exclude: t.Sequence[str] = ()) -> list[Found]:
     """Every SQLite file below root that no pattern excludes; symbolic links are not followed."""
-    found, patterns, todo = [], [one.split("/") for one in exclude], [root]
+    found: list[Found] = []
+    todo = [(root, "", _open([tuple(one.split("/")) for one in exclude]))]
     while todo:
-        for entry in _entries(todo.pop()):
-            relative = os.path.relpath(entry.path, root)
-            if any(_matches(relative.split("/"), one) for one in patterns):
+        directory, above, patterns = todo.pop()
+        for entry in _entries(directory):
+            below = _advance(patterns, entry.name)
+            if below is None:
                 continue
+            relative = above + entry.name
             if entry.is_dir(follow_symlinks=False):
-                todo.append(entry.path)
+                todo.append((entry.path, f"{relative}/", below))
                 continue
             with contextlib.suppress(FileNotFoundError):
                 facts = entry.stat(follow_symlinks=False)
@@ -87,13 +91,22 @@ def _size(path: str) -> int:
     return total
 
 
-def _matches(parts: list[str], pattern: list[str]) -> bool:
-    """The meaning of an anchored restic pattern; '**' stands for any number of directories."""
-    if not pattern:
-        return True
-    if pattern[0] == "**":
-        return any(_matches(parts[skip:], pattern[1:]) for skip in range(len(parts) + 1))
-    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+def _open(patterns: t.Iterable[Pattern]) -> frozenset[Pattern]:
+    """The patterns, and with each that begins with '**', which may stand for no directory, what is behind it."""
+    return frozenset(one[skip:] for one in patterns for skip in range(_stars(one) + 1))
+
+
+def _stars(pattern: Pattern) -> int:
+    return next((count for count, part in enumerate(pattern) if part != "**"), len(pattern))
+
+
+def _advance(patterns: frozenset[Pattern], name: str) -> frozenset[Pattern] | None:
+    """What anchored patterns of restic's ask for below an entry of that name; None when one of them means the entry."""
+    if not patterns:
+        return patterns
+    below = _open(one if one[0] == "**" else one[1:] for one in patterns
+                  if one and (one[0] == "**" or fnmatch.fnmatchcase(name, one[0])))
+    return None if () in below else below
 
 
 def copy(databases: t.Sequence[Found], directory: str, timeout: float) -> dict[str, str]:

@@ -76,8 +76,9 @@ def _fleet(module: Module, bots: t.Iterable[t.Mapping[str, t.Any]]) -> Fleet:
         raise bad_value("max_unavailable", most, "Give 1 or more, or leave it out.")
     settings = Settings(
         band=pair_band(p["band_first"], p["band_last"]), prune=bool(p.get("prune")) and only is None,
-        upgrade=p["upgrade"], purge_data=p["purge_data"], adopt=p["adopt"], force_conflicts=p["force_conflicts"],
-        max_unavailable=most, wait=p["wait"], timeout=p["timeout"], check=module.check_mode, diff=module._diff)
+        hold_new=bool(p.get("hold_new")), upgrade=p["upgrade"], purge_data=p["purge_data"], adopt=p["adopt"],
+        force_conflicts=p["force_conflicts"], max_unavailable=most, wait=p["wait"], timeout=p["timeout"],
+        check=module.check_mode, diff=module._diff)
     site = Site(p["fleet"], p["namespace"], p["gateway_namespace"], p["gateway_image"], p["desktop_image"],
                 tuple(network("allowed_destinations", one) for one in p["allowed_destinations"]),
                 tuple(p["image_pull_secrets"]))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -240,27 +241,47 @@ class Cluster:
                            time.monotonic() + 5)
         return reply.body.decode("utf-8", "replace") if reply.status < 300 else ""
 
+    def follow_logs(self, namespace: str, pod: str, container: str, lines: int = 20) -> t.Iterator[bytes]:
+        """The last lines and then what comes, until the container ends."""
+        query = {"container": container, "tailLines": str(lines), "follow": "true"}
+        url, what = self._url(path_of("Pod", namespace, pod, "log"), query), f"Reading the log of pod {namespace}/{pod}"
+        try:
+            answer = self._pool.request("GET", url, headers=self._headers, timeout=None, preload_content=False)
+            if answer.status >= 300:
+                raise _refused(Reply(answer.status, answer.read()), what)
+            yield from iter(lambda: answer.read1(65536), b"")
+        except (self._errors.HTTPError, OSError) as error:
+            raise self._unreachable(error, "Run it again.") from None
+
     def exec(self, namespace: str, pod: str, argv: t.Sequence[str], stdin: bytes | None = None,
              container: str | None = None, timeout: float = 60.0) -> Done:
         """Runs a command in a pod. stdin goes through the connection, never through the command line."""
+        if stdin is not None:  # this protocol can't close the stream, so the reader counts
+            argv = ["sh", "-c", f'head -c {len(stdin)} | "$@"', "sh", *argv]
+        streams = ["stdout", "stderr", *(["stdin"] if stdin is not None else [])]
+        with self.open_exec(namespace, pod, argv, streams, container, timeout) as socket:
+            return _converse(socket, stdin)
+
+    @contextlib.contextmanager
+    def open_exec(self, namespace: str, pod: str, argv: t.Sequence[str], streams: t.Iterable[str],
+                  container: str | None = None, timeout: float | None = 60.0, protocol: str = "v4.channel.k8s.io"
+                  ) -> t.Iterator[t.Any]:
+        """The connection to a command in a pod: frames of one byte, which says the stream, and the data."""
         try:
             import websocket
         except ImportError:
             raise missing("websocket-client") from None
-        if stdin is not None:  # this protocol can't close the stream, so the reader counts
-            argv = ["sh", "-c", f'head -c {len(stdin)} | "$@"', "sh", *argv]
-        query = [("command", word) for word in argv] + [("stdout", "true"), ("stderr", "true")]
-        query += [("stdin", "true")] if stdin is not None else []
+        query = [("command", word) for word in argv] + [(stream, "true") for stream in streams]
         query += [("container", container)] if container else []
         url = f"{self.connection.host}{path_of('Pod', namespace, pod, 'exec')}?{urllib.parse.urlencode(query)}"
         what = f"Running {argv[0]} in pod {namespace}/{pod}"
         try:
             socket = websocket.create_connection(
-                url.replace("http", "ws", 1), timeout=timeout, subprotocols=["v4.channel.k8s.io"],
+                url.replace("http", "ws", 1), timeout=timeout, subprotocols=[protocol],
                 header=[f"{key}: {value}" for key, value in self.connection.headers.items()],
                 sslopt={"context": self.connection.tls} if self.connection.tls else {})
             try:
-                return _converse(socket, stdin)
+                yield socket
             finally:
                 socket.close()
         except websocket.WebSocketBadStatusException as error:
@@ -283,12 +304,17 @@ def _converse(socket: t.Any, stdin: bytes | None) -> Done:
         heard[frame[0]] += frame[1:]
         if frame[0] == 3:
             break
-    status = json.loads(heard[3] or b"{}")
+    rc, said = ended(heard[3])
+    err = heard[2].decode("utf-8", "replace")
+    return Done(rc, heard[1].decode("utf-8", "replace"), err if rc == 0 or err else said)
+
+
+def ended(frame: bytes) -> tuple[int, str]:
+    """Exit code and message of the status with which a command ends; 1 where the server says none."""
+    status = json.loads(frame or b"{}")
     causes = (status.get("details") or {}).get("causes") or []
     code = next((int(cause["message"]) for cause in causes if cause.get("reason") == "ExitCode"), 1)
-    rc = 0 if status.get("status") == "Success" else code
-    err = heard[2].decode("utf-8", "replace")
-    return Done(rc, heard[1].decode("utf-8", "replace"), err if rc == 0 or err else status.get("message", ""))
+    return 0 if status.get("status") == "Success" else code, status.get("message", "")
 
 
 def _events(answer: t.Any) -> t.Iterator[tuple[str, Json]]:

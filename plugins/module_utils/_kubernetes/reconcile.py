@@ -43,6 +43,7 @@ class Settings:
 
     band: Band = BAND
     prune: bool = False
+    hold_new: bool = False
     upgrade: bool = False
     purge_data: bool = False
     adopt: bool = False
@@ -116,6 +117,7 @@ class Fleet:
         self.pairs = Pairs(cluster, settings.band, site.namespace)
         self.wanted: list[Wanted] = []
         self.removed: list[str] = []
+        self.held: list[str] = []
         self.changed: set[str] = set()
 
     # -- plan ----------------------------------------------------------------------------------------------------
@@ -123,6 +125,9 @@ class Fleet:
     def plan(self) -> Plan:
         self._observe()
         present = [bot for bot in self.bots if bot.state != "absent"]
+        if self.settings.hold_new:
+            self.held = [bot.name for bot in present if not self._has_begun(bot)]
+            present = [bot for bot in present if bot.name not in self.held]
         gone = [bot.name for bot in self.bots if bot.state == "absent"]
         if self.settings.prune:
             gone += self._strangers()
@@ -138,6 +143,10 @@ class Fleet:
             self._plan_absent(plan, name)
         self._rehearse(plan)
         return plan
+
+    def _has_begun(self, bot: Bot) -> bool:
+        """Whether it runs here or has data here. Its keys alone are no bot."""
+        return any(obj["kind"] in ("Deployment", "PersistentVolumeClaim") for obj in self.seen.of_bot(bot.name))
 
     def _observe(self) -> None:
         namespaces = {self.site.namespace_of(bot.profile) for bot in self.bots}
@@ -445,7 +454,7 @@ class Fleet:
             bot |= {"profile": want.bot.profile, "version": want.bot.version, "changed": want.bot.name in self.changed}
             if want.pair is not None and not bot["ports"]:
                 bot["ports"] = {"chrome": want.pair, "terminal": want.pair + 1}
-        return {"bots": found, "removed": self.removed}
+        return {"bots": found, "removed": self.removed, "held": self.held}
 
 
 def _decoded(secret: t.Mapping[str, t.Any] | None) -> dict[str, str]:

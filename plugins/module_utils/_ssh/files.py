@@ -17,7 +17,8 @@ from .server import SECONDS, Server
 
 DIRECTORY = "/etc/clawops/credentials"
 #: What goes last when files are written one by one: until then the old ones are in force.
-ORDER = (keys.HOST, keys.HOST_PUBLIC, keys.NEXT, keys.NEXT_PUBLIC, keys.USER, keys.USER_PUBLIC, keys.AUTHORIZED)
+ORDER = (keys.PREVIOUS, keys.HOST, keys.HOST_PUBLIC, keys.NEXT, keys.NEXT_PUBLIC, keys.USER, keys.USER_PUBLIC,
+         keys.AUTHORIZED)
 
 
 class Files:
@@ -65,3 +66,6 @@ class Files:
 
     def hasten(self, owner: Owner, identity: keys.Identity) -> None:
         """Files are in force at once."""
+
+    def present(self, owner: Owner, identity: keys.Identity) -> None:
+        """Whoever runs the SSH server restarts it."""

@@ -38,12 +38,16 @@ class Store(t.Protocol):
     def hasten(self, owner: Owner, identity: keys.Identity) -> None:
         """Makes a running bot see what was written sooner than it would by itself."""
 
+    def present(self, owner: Owner, identity: keys.Identity) -> None:
+        """Makes the SSH server take its host key anew, as soon as the new one is there. Called again and again."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What one call wants of all of its bots."""
+    """What one call wants of all of its bots. key is the one that rotation and revocation are about."""
 
     state: str = "present"
+    key: str = "user"
     verify: bool = True
     timeout: float = 120.0
 
@@ -65,19 +69,29 @@ class Identities:
         self.found = self.store.read(self.owners)
         for owner in self.owners:
             found = self.found.get(owner.bot)
-            if self.settings.state == "absent":
-                if found and found != keys.revoked(found, owner.bot):
-                    plan.add(subject(owner), "revoke", self._public(owner.bot, found), None)
-            elif found is None:
-                plan.add(subject(owner), "create", None, "(made by the run)")
-            elif self.settings.state == "rotated":
-                self._check_can_rotate(owner, found)
-                plan.add(subject(owner), "rotate", self._public(owner.bot, found), "(made by the run)")
-            elif not found.get(keys.USER) or keys.complete(found, owner.bot) != found:
-                plan.add(subject(owner), "complete", self._public(owner.bot, found), "(made by the run)")
+            action = self._action(owner, found)
+            if action == "rotate":
+                self._check_can_rotate(owner, found or {})
+            if action:
+                before = self._public(owner.bot, found) if found else None
+                plan.add(subject(owner), action, before, None if action == "revoke" else "(made by the run)")
         return plan
 
+    def _action(self, owner: Owner, found: keys.Identity | None) -> str | None:
+        state = self.settings.state
+        if state == "absent":
+            return "revoke" if found and found != keys.revoked(found, self.settings.key) else None
+        if found is None:
+            return "create"
+        if state == "rotated":
+            return "rotate"
+        if not found.get(keys.USER) or keys.complete(found, owner.bot) != found:
+            return "complete"
+        return "settle" if found.get(keys.PREVIOUS) and self.settings.verify else None
+
     def _check_can_rotate(self, owner: Owner, found: keys.Identity) -> None:
+        if self.settings.key == "host":
+            return  # a bot that does not run presents the new one when it starts
         if self.settings.verify and found.get(keys.USER) and self.store.server(owner) is None:
             raise FleetError("not_running", f"The new key of {owner.bot} can't be tried: the bot does not run.",
                              "Start it, or rotate without trying with verify: false.", bot=owner.bot)
@@ -88,16 +102,35 @@ class Identities:
                 self._bring(owner, self.found.get(owner.bot, {}))
 
     def _bring(self, owner: Owner, found: keys.Identity) -> None:
-        if self.settings.state == "absent":
+        state, host = self.settings.state, self.settings.key == "host"
+        if state == "absent":
             self._revoke(owner, found)
-        elif self.settings.state == "rotated" and found.get(keys.USER):
+        elif state == "rotated" and host and found.get(keys.HOST):
+            self._write(owner, keys.with_new_host(found, owner.bot))
+            self._settle(owner)
+        elif state == "rotated" and not host and found.get(keys.USER):
             self._rotate(owner, found)
         else:
             self._complete(owner, found)
+            self._settle(owner)
+
+    def _settle(self, owner: Owner) -> None:
+        """Waits until the server presents the new host key, and then pins that one alone."""
+        now = self.found[owner.bot]
+        if not now.get(keys.PREVIOUS) or not self.settings.verify:
+            return
+        server = self.store.server(owner)
+        if server:
+            self.store.hasten(owner, now)
+            server.wait_presented(now[keys.HOST_PUBLIC], self.settings.timeout, lambda: self.store.present(owner, now))
+        self._write(owner, keys.settled(now))
 
     def _complete(self, owner: Owner, found: keys.Identity) -> None:
+        whole = keys.complete(found, owner.bot)
+        if whole == found:
+            return
         try:
-            self._write(owner, keys.complete(found, owner.bot))
+            self._write(owner, whole)
         except FleetError as error:
             if error.code != "already_exists":
                 raise
@@ -120,13 +153,13 @@ class Identities:
         server = self._asked(owner)
         if server:
             self.store.hasten(owner, both)
-            server.wait(both[keys.NEXT], both[keys.HOST_PUBLIC], True, self.settings.timeout)
+            server.wait(both[keys.NEXT], keys.pinned(both), True, self.settings.timeout)
         self._write(owner, keys.promoted(both, owner.bot))
         self._wait_refused(owner, server, old)
 
     def _revoke(self, owner: Owner, found: keys.Identity) -> None:
-        self._write(owner, keys.revoked(found, owner.bot))
-        for name in (keys.USER, keys.NEXT):
+        self._write(owner, keys.revoked(found, self.settings.key))
+        for name in (keys.USER, keys.NEXT) if self.settings.key == "user" else ():
             if found.get(name):
                 self._wait_refused(owner, self._asked(owner), found[name])
 
@@ -134,7 +167,7 @@ class Identities:
         if server:
             now = self.found[owner.bot]
             self.store.hasten(owner, now)
-            server.wait(old, now[keys.HOST_PUBLIC], False, self.settings.timeout)
+            server.wait(old, keys.pinned(now), False, self.settings.timeout)
 
     def verify(self) -> None:
         """Asks every bot that runs for its host key and compares it with the pinned one."""
@@ -143,7 +176,7 @@ class Identities:
         for owner in self.owners:
             server = self.store.server(owner)
             if server:
-                server.check_pinned(self.found[owner.bot][keys.HOST_PUBLIC])
+                server.check_pinned(keys.pinned(self.found[owner.bot]))
                 self.verified.add(owner.bot)
 
     @staticmethod
@@ -153,7 +186,7 @@ class Identities:
                       for name in (keys.USER, keys.HOST))
         return {"user_public_key": user, "user_fingerprint": keys.fingerprint(user) if user else None,
                 "host_public_key": host, "host_fingerprint": keys.fingerprint(host) if host else None,
-                "known_hosts": keys.known_hosts(bot, host) if host else None}
+                "known_hosts": keys.known_hosts(bot, identity) or None}
 
     def facts(self) -> dict[str, t.Any]:
         return {"identities": [{"name": owner.bot, **self._public(owner.bot, self.found[owner.bot]),

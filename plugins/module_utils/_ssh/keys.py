@@ -16,6 +16,8 @@ HOST, HOST_PUBLIC = "ssh_host_ed25519_key", "ssh_host_ed25519_key.pub"
 AUTHORIZED = "authorized_keys"
 #: A user key that is on trial: accepted, and not yet the one in use.
 NEXT, NEXT_PUBLIC = "id_ed25519.next", "id_ed25519.next.pub"
+#: A public host key that was replaced, and is pinned beside the new one until the server presents that.
+PREVIOUS = "ssh_host_ed25519_key.previous.pub"
 PUBLIC_OF = {USER: USER_PUBLIC, HOST: HOST_PUBLIC, NEXT: NEXT_PUBLIC}
 PURPOSE_LABEL, PURPOSE = "clawops.fleet/purpose", "ssh"
 Identity = dict[str, str]
@@ -64,9 +66,14 @@ def alias(bot: str) -> str:
     return f"bot-{bot}"
 
 
-def known_hosts(bot: str, host_public: str) -> str:
-    """The line that pins the host key."""
-    return " ".join([alias(bot), *host_public.split()[:2]])
+def pinned(identity: t.Mapping[str, str]) -> list[str]:
+    """The public host keys that a server may present, the one that it is to present first."""
+    return [" ".join(identity[name].split()[:2]) for name in (HOST_PUBLIC, PREVIOUS) if identity.get(name)]
+
+
+def known_hosts(bot: str, identity: t.Mapping[str, str]) -> str:
+    """The lines that pin the host key; one, but for a moment of its rotation."""
+    return "\n".join(f"{alias(bot)} {line}" for line in pinned(identity))
 
 
 def complete(found: t.Mapping[str, str], bot: str) -> Identity:
@@ -76,7 +83,8 @@ def complete(found: t.Mapping[str, str], bot: str) -> Identity:
         privates[NEXT] = found[NEXT]
     publics = {PUBLIC_OF[name]: public_of(private, alias(bot)) for name, private in privates.items()}
     accepted = "".join(publics[name] for name in (USER_PUBLIC, NEXT_PUBLIC) if name in publics)
-    return {**privates, **publics, AUTHORIZED: accepted}
+    kept = {PREVIOUS: found[PREVIOUS]} if found.get(PREVIOUS) else {}
+    return {**privates, **publics, **kept, AUTHORIZED: accepted}
 
 
 def new_identity(bot: str) -> Identity:
@@ -91,10 +99,27 @@ def with_next(identity: t.Mapping[str, str], bot: str) -> Identity:
 
 def promoted(identity: t.Mapping[str, str], bot: str) -> Identity:
     """The second user key takes the place of the first."""
-    return complete({USER: identity[NEXT], HOST: identity[HOST]}, bot)
+    return complete({**_without(identity, NEXT), USER: identity[NEXT]}, bot)
 
 
-def revoked(identity: t.Mapping[str, str], bot: str) -> Identity:
-    """No user key is accepted any more; the host key stays."""
-    whole = complete(identity, bot)
-    return {HOST: whole[HOST], HOST_PUBLIC: whole[HOST_PUBLIC], AUTHORIZED: ""}
+def with_new_host(identity: t.Mapping[str, str], bot: str) -> Identity:
+    """Another host key; the one before is pinned beside it. The same when that has been begun."""
+    if identity.get(PREVIOUS):
+        return dict(identity)
+    return complete({**identity, HOST: new_private(), PREVIOUS: identity[HOST_PUBLIC]}, bot)
+
+
+def settled(identity: t.Mapping[str, str]) -> Identity:
+    """Only the new host key is pinned."""
+    return _without(identity, PREVIOUS)
+
+
+def revoked(identity: t.Mapping[str, str], key: str) -> Identity:
+    """Without the user key nobody may log in; without the host key nobody trusts the server."""
+    if key == "host":
+        return _without(identity, HOST, HOST_PUBLIC, PREVIOUS)
+    return {**_without(identity, USER, USER_PUBLIC, NEXT, NEXT_PUBLIC), AUTHORIZED: ""}
+
+
+def _without(identity: t.Mapping[str, str], *names: str) -> Identity:
+    return {name: text for name, text in identity.items() if name not in names}

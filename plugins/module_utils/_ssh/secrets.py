@@ -16,6 +16,8 @@ from .server import Server
 
 Json = dict[str, t.Any]
 TOUCHED = "clawops.fleet/identity"
+# The server copies its key when it starts. Its connections go on.
+TAKE = ["sh", "-c", f"cmp --silent - /etc/openclaw-ssh/{keys.HOST_PUBLIC} && systemctl restart ssh"]
 
 
 def secret_name(bot: str) -> str:
@@ -74,5 +76,10 @@ class Secrets:
         """A changed pod makes its node look again at what it mounts, which takes a minute otherwise."""
         pod = tunnel.running_pod(self.cluster, owner.namespace, owner.bot)
         if pod:
-            mark = ownership.digest(identity[keys.AUTHORIZED])[:16]
+            mark = ownership.digest([identity[keys.AUTHORIZED], *keys.pinned(identity)])[:16]
             self.cluster.patch("Pod", pod, {"metadata": {"annotations": {TOUCHED: mark}}}, owner.namespace)
+
+    def present(self, owner: Owner, identity: keys.Identity) -> None:
+        pod = tunnel.running_pod(self.cluster, owner.namespace, owner.bot)
+        if pod:
+            self.cluster.exec(owner.namespace, pod, TAKE, identity[keys.HOST_PUBLIC].encode())

@@ -55,20 +55,40 @@ class Server:
         finally:
             transport.close()
 
-    def check_pinned(self, pinned: str) -> None:
-        """Raises unless the server presents the pinned host key."""
+    def check_pinned(self, pinned: t.Sequence[str]) -> None:
+        """Raises unless the server presents a pinned host key."""
         self._compare(pinned, self.presented())
 
-    def _compare(self, pinned: str, seen: str) -> None:
-        if pinned.split()[:2] != seen.split()[:2]:
+    def _compare(self, pinned: t.Sequence[str], seen: str) -> None:
+        if seen not in pinned:
+            wanted = keys.fingerprint(pinned[0]) if pinned else "none"
             raise FleetError(
                 "host_key_mismatch",
-                f"{self.name} presents the host key {keys.fingerprint(seen)}, pinned is {keys.fingerprint(pinned)}.",
+                f"{self.name} presents the host key {keys.fingerprint(seen)}, pinned is {wanted}.",
                 "Something else answers in its place, or it was not restarted since its identity was made anew.",
-                presented=keys.fingerprint(seen), pinned=keys.fingerprint(pinned))
+                presented=keys.fingerprint(seen), pinned=wanted)
 
-    def accepts(self, private: str, pinned: str) -> bool:
-        """Whether a login with this key works; only ever tried at the server with the pinned host key."""
+    def wait_presented(self, public: str, timeout: float, remind: t.Callable[[], None]) -> None:
+        """Waits until the server presents this host key; reminds it of it until then."""
+        deadline, seen = time.monotonic() + timeout, ""
+        while True:
+            try:
+                seen = self.presented()
+            except FleetError as error:
+                if time.monotonic() >= deadline:
+                    raise
+                seen = error.message  # it may be starting anew
+            if seen == " ".join(public.split()[:2]):
+                return
+            if time.monotonic() >= deadline:
+                raise FleetError("key_not_in_force", f"{self.name} does not present its new host key after "
+                                 f"{timeout:.0f} seconds.", "Restart its SSH server, and run this again with state "
+                                 "present; until then the key before it is pinned, too.")
+            remind()
+            time.sleep(PAUSE)
+
+    def accepts(self, private: str, pinned: t.Sequence[str]) -> bool:
+        """Whether a login with this key works; only ever tried at a server with a pinned host key."""
         import paramiko
 
         transport = self._transport()
@@ -84,7 +104,7 @@ class Server:
             transport.close()
         return True
 
-    def wait(self, private: str, pinned: str, accepted: bool, timeout: float) -> None:
+    def wait(self, private: str, pinned: t.Sequence[str], accepted: bool, timeout: float) -> None:
         """Waits until a login with this key works, or no longer does."""
         deadline = time.monotonic() + timeout
         while self.accepts(private, pinned) != accepted:
