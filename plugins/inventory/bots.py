@@ -54,47 +54,29 @@ keyed_groups:
 import typing as t
 
 from ansible.errors import AnsibleError
-from ansible.inventory.helpers import get_group_vars
 from ansible.module_utils.common.text.converters import to_native
-from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
-from ansible.utils.vars import combine_vars
-from ansible.vars.plugins import get_vars_from_inventory_sources
 
 from ..module_utils._errors import FleetError
 from ..module_utils._kubernetes import facts
 from ..module_utils._ssh import tunnel
+from ..plugin_utils._observed import ObservedInventory, Vars, trusted
 
-Vars = dict[str, t.Any]
 NAMESPACE = "claworc"
 GATEWAY_NAMESPACE = "claworc-gateway"
-OBSERVED = "fleet_observed"
 SETTINGS = ("cluster_kubeconfig", "cluster_context", "cluster_namespace", "cluster_gateway_namespace", "fleet_name")
 
 
-def trusted(template: str) -> str:
-    """A template that is evaluated by the run. Before core 2.19 all are."""
-    try:
-        from ansible.template import trust_as_template
-    except ImportError:
-        return template
-    return t.cast(str, trust_as_template(template))
-
-
-class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: ignore[misc]
+class InventoryModule(ObservedInventory):
     """Reads each cluster once."""
 
     NAME = "clawops.fleet.bots"
-
-    def verify_file(self, path: str) -> bool:
-        return super().verify_file(path) and path.endswith(("bots.yml", "bots.yaml"))
+    GROUP = "bots"
 
     def parse(self, inventory: t.Any, loader: t.Any, path: str, cache: bool = True) -> None:
         super().parse(inventory, loader, path, cache=cache)
         self._read_config_data(path)
-        declared = {name: self._values(name) for name in self._members("bots")}
-        if not declared:
-            self.display.warning(f"{path}: no host is in group bots yet. Name this source after the one that has them.")
-        found = self._found(path, cache)
+        declared = self._declared(path)
+        found = self._cached(path, cache, self._look)
         clusters = self._members("clusters")
         for name, values in declared.items():
             if values.get("bot_on") in clusters:
@@ -104,43 +86,17 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
             for name in sorted(set(seen) - here):
                 self._add_undeclared(name, cluster, seen[name])
 
-    # -- what is declared ----------------------------------------------------------------------------------------
-
-    def _members(self, group: str) -> list[str]:
-        found = self.inventory.groups.get(group)
-        return [host.name for host in found.get_hosts()] if found else []
-
-    def _values(self, name: str) -> Vars:
-        """The variables of a host, those of group_vars and host_vars included, as they were written."""
-        host = self.inventory.hosts[name]
-        sources = getattr(self.inventory, "processed_sources", [])
-        values = get_group_vars(host.get_groups())
-        for part in (get_vars_from_inventory_sources(self.loader, sources, host.get_groups(), "all"), host.get_vars(),
-                     get_vars_from_inventory_sources(self.loader, sources, [host], "all")):
-            values = combine_vars(values, part)
-        return t.cast(Vars, values)
-
-    def _settings(self, cluster: str) -> Vars:
-        values = self._values(cluster)
-        self.templar.available_variables = values
-        return {key: self.templar.template(values[key]) for key in SETTINGS if values.get(key) is not None}
-
     # -- what there is -------------------------------------------------------------------------------------------
 
-    def _found(self, path: str, cache: bool) -> dict[str, dict[str, Vars]]:
-        """For each cluster that answered, its bots by name."""
-        key = self.get_cache_key(path)
-        if cache and self.get_option("cache") and key in self._cache:
-            return t.cast("dict[str, dict[str, Vars]]", self._cache[key])
+    def _look(self) -> tuple[Vars, bool]:
+        """For each cluster that answered, its bots by name; and whether all did."""
         names = self._members("clusters")
         found = {name: bots for name, bots in ((name, self._read(name)) for name in names) if bots is not None}
-        if self.get_option("cache") and len(found) == len(names):
-            self._cache[key] = found
-        return found
+        return found, len(found) == len(names)
 
     def _read(self, name: str) -> dict[str, Vars] | None:
         try:
-            settings = self._settings(name)
+            settings = self._settings(name, SETTINGS)
             namespaces = (settings.get("cluster_namespace") or NAMESPACE,
                           settings.get("cluster_gateway_namespace") or GATEWAY_NAMESPACE)
             cluster = tunnel.cluster_of(settings.get("cluster_kubeconfig"), settings.get("cluster_context"))
@@ -155,39 +111,27 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
 
     def _enrich(self, name: str, values: Vars, seen: t.Mapping[str, Vars] | None) -> None:
         if seen is not None:
-            self.inventory.set_variable(name, OBSERVED, seen.get(name) or {"name": name, "state": "absent"})
+            self._observed(name, seen.get(name) or {"name": name, "state": "absent"})
         if values.get("bot_profile") == "desktop":
             self._connect(name, str(values["bot_on"]))
         self._construct(name)
 
     def _connect(self, name: str, cluster: str) -> None:
         way = f"lookup('clawops.fleet.bot_ssh', '{name}')"
-        for variable, value in {
+        self._set(name, {
             "ansible_connection": "ssh",
             "ansible_host": f"{name}.{cluster}",
             "ansible_port": 22,
             "ansible_user": self.get_option("user"),
             "ansible_ssh_private_key_file": trusted("{{ " + way + ".private_key_file }}"),
             "ansible_ssh_common_args": trusted("{{ " + way + ".common_args }}"),
-        }.items():
-            self.inventory.set_variable(name, variable, value)
+        })
 
     def _add_undeclared(self, name: str, cluster: str, seen: Vars) -> None:
-        if name in self.inventory.hosts:
-            self.display.warning(f"Cluster {cluster} has a bot {name}, which the inventory has elsewhere.")
+        values = {"bot_on": cluster, "bot_profile": seen["profile"]}
+        if not self._undeclared(name, values, f"Cluster {cluster} has a bot"):
             return
-        self.inventory.add_group("undeclared")
-        self.inventory.add_host(name, group="undeclared")
-        for variable, value in {"bot_on": cluster, "bot_profile": seen["profile"], OBSERVED: seen}.items():
-            self.inventory.set_variable(name, variable, value)
+        self._observed(name, seen)
         if seen["profile"] == "desktop":
             self._connect(name, cluster)
         self._construct(name)
-
-    def _construct(self, name: str) -> None:
-        strict, values = self.get_option("strict"), self._values(name)
-        self._set_composite_vars(self.get_option("compose"), values, name, strict=strict)
-        values = self._values(name)
-        self._add_host_to_composed_groups(self.get_option("groups"), values, name, strict=strict, fetch_hostvars=False)
-        self._add_host_to_keyed_groups(self.get_option("keyed_groups"), values, name, strict=strict,
-                                       fetch_hostvars=False)

@@ -84,6 +84,32 @@ options:
         type: str
         choices: [tcp, udp]
         default: tcp
+  reach:
+    description:
+      - What single bridges reach beyond the others, and what they don't reach although the others do.
+      - The order of the list has no meaning. A bridge that is not there yet may be named.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      interface:
+        description: The name of one bridge that O(bridges) covers.
+        type: str
+        required: true
+      allow:
+        description:
+          - Networks that are open although they are private. Metadata services, link-local and loopback networks, the
+            host's own addresses, other guarded bridges and foreign resolvers stay refused, whatever is listed.
+        type: list
+        elements: str
+        default: []
+      block:
+        description:
+          - Networks that are refused although they may be the internet. This goes before everything that is allowed by
+            O(allow), O(host_services) and O(reach[].allow), also before resolvers.
+        type: list
+        elements: str
+        default: []
   resolvers:
     description:
       - Addresses of the resolvers that containers and guests may ask.
@@ -137,6 +163,14 @@ EXAMPLES = r"""
         destinations: [10.201.4.0/28]
         ports: [1-65535]
 
+- name: One bridge reaches a part of the LAN, another one not all of the internet
+  clawops.fleet.network_guard:
+    reach:
+      - interface: cs-1b2c3d4e
+        allow: [192.168.10.0/24, "fd00:10::/64"]
+      - interface: cs-5f607182
+        block: [198.51.100.0/24, "2001:db8:7::/48"]
+
 - name: Take the guard out again
   clawops.fleet.network_guard:
     state: absent
@@ -179,6 +213,23 @@ host_services:
     comment:
       description: What it is.
       type: str
+reach:
+  description: The exceptions of single bridges, in the order of their names.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    interface:
+      description: The bridge.
+      type: str
+    allow:
+      description: Networks that it reaches beyond the others.
+      type: list
+      elements: str
+    block:
+      description: Networks that it does not reach.
+      type: list
+      elements: str
 refused:
   description: The networks that are refused unless something in them is allowed, also public ones on the host's links.
   returned: success
@@ -219,7 +270,13 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._errors import FleetError
 from ..module_utils._firewall.guard import Guard
-from ..module_utils._firewall.guard_policy import BRIDGES, PERMIT_OPTIONS, SERVICE_OPTIONS, parse_policy
+from ..module_utils._firewall.guard_policy import (
+    BRIDGES,
+    PERMIT_OPTIONS,
+    REACH_OPTIONS,
+    SERVICE_OPTIONS,
+    parse_policy,
+)
 from ..module_utils._firewall.host import Host
 from ..module_utils._plan import run
 
@@ -231,6 +288,7 @@ def main() -> None:
             "bridges": {"type": "list", "elements": "str", "default": list(BRIDGES)},
             "host_services": {"type": "list", "elements": "dict", "default": [], "options": SERVICE_OPTIONS},
             "allow": {"type": "list", "elements": "dict", "default": [], "options": PERMIT_OPTIONS},
+            "reach": {"type": "list", "elements": "dict", "default": [], "options": REACH_OPTIONS},
             "resolvers": {"type": "list", "elements": "str", "default": []},
             "foreign_dns": {"type": "bool", "default": False},
             "log": {"type": "bool", "default": True},

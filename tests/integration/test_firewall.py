@@ -12,7 +12,8 @@ import contextlib
 import time
 
 import pytest
-from firewall.world import ATTACKS, HOSTS, World
+from firewall.world import ATTACKS, World
+from managed import HOSTS
 
 MODULES = ["ufw_host", "ufw_docker_user", "network_guard"]
 # Closed and open in both policies between which the tests go to and fro.
@@ -23,6 +24,9 @@ OPEN = [("tcp", "host4", 8081), ("tcp", "host6", 8081), ("tcp", "host4", 7001), 
 FORBIDDEN = [("tcp", "gateway4", 7000), ("udp", "gateway4", 7000), ("tcp", "169.254.169.254", 80),
              ("tcp", "10.213.0.77", 80)]
 PERMITTED = [("tcp", "198.51.100.7", 443), ("tcp", "10.213.0.5", 9000)]
+# From the bridge with exceptions of its own; other targets than above, because reports go by them.
+FORBIDDEN_THERE = [("tcp", "198.51.100.8", 443), ("tcp", "fd00:ec2::254", 80), ("tcp", "wide_gateway4", 7000)]
+PERMITTED_THERE = [("tcp", "10.213.0.78", 80)]
 # What somebody does by hand, and the module that has to say so and to mend it.
 TAMPERED = {
     "jump to our chain": ("ufw_docker_user", "iptables -D DOCKER-USER -j CLAWOPS-USER"),
@@ -77,9 +81,10 @@ def guarded(world, closed, inside=True):
         reports = [stack.enter_context(world.watched([*closed, *OPEN]))]
         if inside:
             reports.append(stack.enter_context(world.watched([*FORBIDDEN, *PERMITTED], "peer")))
+            reports.append(stack.enter_context(world.watched([*FORBIDDEN_THERE, *PERMITTED_THERE], "wide")))
         yield
     answers = {name: times for report in reports for name, times in report["answers"].items()}
-    controls = {f"{via} {to} {port}" for via, to, port in [*OPEN, *PERMITTED]}
+    controls = {f"{via} {to} {port}" for via, to, port in [*OPEN, *PERMITTED, *PERMITTED_THERE]}
     assert {name: len(times) for name, times in answers.items() if times and name not in controls} == {}
     assert [name for name, times in answers.items() if name in controls and len(times) < 10] == []
 
@@ -107,6 +112,18 @@ def test_without_our_rules_attacks_arrive_and_the_next_run_says_so_and_mends_it(
 def test_the_roles_say_the_same_over_ssh(world):
     world.inside("touch /var/lib/apt/lists; touch -c /var/lib/apt/periodic/update-success-stamp")  # no mirror in here
     assert world.changes(world.play("--check")) == 0
+
+
+def test_a_bridge_that_reaches_the_lan_does_so_over_ipv6(world):
+    """UFW forwards none of it by itself, so that without this nothing is left for the guard to refuse."""
+    sent = [{"name": to, "from": "wide", "via": "tcp", "to": to, "port": 80}
+            for to in ("fd13:c1a0:beef::77", "fd13:c1a0:bee2::77", "fd00:ec2::254", "64:ff9b::a9fe:a9fe")]
+    world.inside("ip6tables -I FORWARD 1 -i cs-wide -j ACCEPT")
+    try:
+        arrived = world.attack("inside", sent)
+    finally:
+        world.inside("ip6tables -D FORWARD -i cs-wide -j ACCEPT")
+    assert [to for to, reached in arrived.items() if reached] == ["fd13:c1a0:beef::77"]
 
 
 # -- while it changes -------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import subprocess
 
 import pytest
 from conftest import ROOT
@@ -36,3 +37,17 @@ def test_a_bot_whose_bot_on_was_changed_gets_no_twin(box, monkeypatch):
     for verb in ("site", "restore"):
         with pytest.raises(AssertionError, match="the data are on alder"):
             box.play(verb, bot_on="birch", bot_runtime="host", fleet_target="birch")
+
+
+def test_keys_of_a_keystore_reach_the_bots_of_hosts(box, tmp_path):
+    box.play("site")
+    store, key = tmp_path / "keys.store", tmp_path / "keys.key"
+    for verb, *argv in (["create"], ["set", "STORED_KEY"]):
+        subprocess.run([ROOT / "scripts/keystore", verb, store, *argv, "--key-file", key], input="st0red-value\n",
+                       text=True, check=True, capture_output=True)
+    given = {"fleet_keystore": str(store), "fleet_keystore_key_file": str(key)}
+    assert box.changed("site", **given) > 0
+    words = ["docker", "exec", "clawops-bed-alder", "docker", "exec", "bot-alpha", "cat", "/run/secrets/openclaw.env"]
+    assert "STORED_KEY=`st0red-value`" in subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert box.changed("site", **given) == 0
+    box.play("site")

@@ -74,3 +74,49 @@ sys.exit(0)
 """)
     assert far("trace.py", module) == {"result": {"changed": False}, "programs": [["echo", "seen"]],
                                        "written": ["open /proc/not-there"]}
+
+
+def test_rounds_alternate_and_end_when_patience_does() -> None:
+    said: list[str] = []
+
+    def side(name: str) -> t.Callable[[], dict[str, float]]:
+        return lambda: said.append(name) or {"create": 1.0, "remove": 2.0}
+
+    found = measure.rounds(2, {"a": side("a"), "b": side("b")})
+    assert said == ["a", "b", "b", "a"]
+    assert found["a"] == {"create": [1.0, 1.0], "remove": [2.0, 2.0]}
+    assert measure.rounds(9, {"a": side("a")}, patience=0)["a"]["create"] == [1.0]
+
+
+def test_a_ratio_of_sides_with_unlike_counts_says_the_smaller_count() -> None:
+    row = measure.faster("", [1.0, 1.0, 1.0], [8.0], 8, "less")
+    assert (row.pairs, row.ratio, row.met) == ("1", "8.00 x less", True)
+
+
+def test_a_body_is_timed_without_imports(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(0.5)\n")
+    (tmp_path / "program.py").write_text("""import json
+def main():
+    import slow
+    print(json.dumps({"changed": False}))
+""")
+    first, second = (far("body.py", tmp_path, "program") for _run in range(2))
+    assert first["seconds"] >= 0.5 > second["seconds"]
+    assert second["changed"] is False
+
+
+def test_a_body_that_fails_has_no_time(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "program.py").write_text("""import json
+def main():
+    print(json.dumps({"failed": True, "msg": "no engine"}))
+""")
+    done = subprocess.run([sys.executable, BENCHMARKS / "far/body.py", tmp_path, "program"], capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 1 and done.stderr.strip() == "no engine"
+
+
+def test_the_bare_client_sees_what_differs() -> None:
+    covers = load("far/bare_kubernetes").covers
+    assert covers({"a": [{"b": 1}]}, {"a": [{"b": 1, "made": "up"}], "more": 2})
+    assert not covers({"a": [{"b": 1}]}, {"a": [{"b": 2}]})
+    assert not covers({"a": [{"b": 1}]}, {"a": []})

@@ -111,7 +111,7 @@ def machine(tmp_path):
 
 
 def params(**values):
-    return {"bridges": list(guard_policy.BRIDGES), "host_services": [], "allow": [], "resolvers": [],
+    return {"bridges": list(guard_policy.BRIDGES), "host_services": [], "allow": [], "reach": [], "resolvers": [],
             "foreign_dns": False, "log": True, **values}
 
 

@@ -15,7 +15,7 @@ import typing as t
 
 from .._errors import bad_value
 from .._plan import Plan
-from . import guard_bridging, guard_rules, nft
+from . import guard_bridging, guard_networks, guard_rules, nft
 from .guard_host import Surroundings, observe
 from .guard_policy import Policy
 from .guard_units import DIRECTORY, LOG_UNIT, RULES, SYSTEMD, UNIT, guard_files, log_files
@@ -155,7 +155,8 @@ class Guard:
         return {
             "allowed": _shown(guard_rules.permits(policy, seen)) if policy and seen else [],
             "host_services": _shown(guard_rules.services(policy, seen)) if policy and seen else [],
-            "refused": [net for version in VERSIONS if seen for net in guard_rules.inner(version, seen.on_link)],
+            "reach": _shown(policy.reach) if policy else [],
+            "refused": [net for version in VERSIONS if seen for net in guard_networks.inner(version, seen.on_link)],
             "same_bridge": {family: "refused" if policy and seen_there else "open"
                             for family, seen_there in guard_bridging.refused(self.host).items()},
         }

@@ -11,7 +11,17 @@ import re
 import typing as t
 
 from .._errors import bad_value
-from .rules import Version, parse_allow, parse_interfaces, parse_network, parse_ports
+from .guard_networks import collapse, never
+from .rules import (
+    VERSIONS,
+    Version,
+    parse_allow,
+    parse_interface,
+    parse_interfaces,
+    parse_network,
+    parse_networks,
+    parse_ports,
+)
 
 BRIDGES = ("docker0", "br-+", "cb-+", "cs-+", "virbr+")
 _PURPOSE = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -27,12 +37,11 @@ PERMIT_OPTIONS: dict[str, t.Any] = {
     "ports": {"type": "list", "elements": "str", "required": True},
     "protocol": {"type": "str", "choices": ["tcp", "udp"], "default": "tcp"},
 }
-
-
-def collapse(networks: t.Iterable[str], version: Version) -> list[str]:
-    """Those of one family, without those that lie within others."""
-    members = [net for net in map(ipaddress.ip_network, networks) if net.version == version]
-    return [str(net) for net in ipaddress.collapse_addresses(t.cast("list[ipaddress.IPv4Network]", members))]
+REACH_OPTIONS: dict[str, t.Any] = {
+    "interface": {"type": "str", "required": True},
+    "allow": {"type": "list", "elements": "str", "default": []},
+    "block": {"type": "list", "elements": "str", "default": []},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,20 +67,31 @@ class Permit:
 
 
 @dataclasses.dataclass(frozen=True)
+class Reach:
+    """Networks that one bridge reaches beyond what all do, and such that it doesn't although all do."""
+
+    interface: str
+    allow: tuple[str, ...]
+    block: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Policy:
     bridges: tuple[str, ...]
     services: tuple[Service, ...]
     allow: tuple[Permit, ...]
+    reach: tuple[Reach, ...]
     resolvers: tuple[str, ...]
     foreign_dns: bool
     log: bool
 
     def guards(self, interface: str) -> bool:
-        return any(_matches(pattern, interface) for pattern in self.bridges)
+        return _is_among(interface, self.bridges)
 
 
-def _matches(pattern: str, interface: str) -> bool:
-    return interface.startswith(pattern[:-1]) if pattern.endswith("+") else interface == pattern
+def _is_among(interface: str, patterns: t.Iterable[str]) -> bool:
+    return any(interface.startswith(pattern[:-1]) if pattern.endswith("+") else interface == pattern
+               for pattern in patterns)
 
 
 # -- from options to the policy ---------------------------------------------------------------------------------------
@@ -81,10 +101,12 @@ def parse_policy(params: t.Mapping[str, t.Any]) -> Policy:
     if not params["bridges"]:
         raise bad_value("bridges", [], "Name the bridges of containers and guests, or take the guard out with "
                                        "state: absent.")
+    bridges = parse_interfaces("bridges", params["bridges"])
     return Policy(
-        bridges=parse_interfaces("bridges", params["bridges"]),
+        bridges=bridges,
         services=_parse_services(params["host_services"]),
         allow=_parse_permits(params["allow"]),
+        reach=_parse_reach(params["reach"], bridges),
         resolvers=tuple(_parse_address("resolvers", address) for address in params["resolvers"]),
         foreign_dns=params["foreign_dns"],
         log=params["log"],
@@ -121,6 +143,36 @@ def _parse_permit(parameter: str, entry: t.Mapping[str, t.Any]) -> Permit:
     destinations = [_parse_destination(f"{parameter}.destinations", value) for value in entry["destinations"]]
     return Permit(entry["purpose"], tuple(sorted(set(destinations))),
                   tuple(_shown(*pair) for pair in sorted(set(ports))), entry.get("protocol") or "tcp")
+
+
+def _parse_reach(entries: t.Sequence[t.Mapping[str, t.Any]], bridges: tuple[str, ...]) -> tuple[Reach, ...]:
+    """In the order of the interfaces: the order of the list has no meaning."""
+    reach = [_parse_one_reach(f"reach[{index}]", entry, bridges) for index, entry in enumerate(entries)]
+    names = [one.interface for one in reach]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise bad_value(f"reach[{index}].interface", name, "It stands in the list twice; put all of a bridge into "
+                                                               "one entry.")
+    return tuple(sorted(reach, key=lambda one: one.interface))
+
+
+def _parse_one_reach(parameter: str, entry: t.Mapping[str, t.Any], bridges: tuple[str, ...]) -> Reach:
+    interface = parse_interface(f"{parameter}.interface", entry["interface"])
+    if interface.endswith("+") or not _is_among(interface, bridges):
+        raise bad_value(f"{parameter}.interface", interface, "Name one interface that bridges covers; the guard "
+                                                             "doesn't concern others.")
+    allow, block = (parse_networks(f"{parameter}.{name}", entry.get(name) or ()) for name in ("allow", "block"))
+    for network in allow:
+        if any(_lies_in(network, other) for version in VERSIONS for other in never(version)):
+            raise bad_value(f"{parameter}.allow", network, "This is no LAN: metadata services, loopback and link-local "
+                                                           "networks stay refused. Remove it.")
+    if not allow and not block:
+        raise bad_value(parameter, interface, "List networks in allow or block, or remove the entry.")
+    return Reach(interface, allow, block)
+
+
+def _lies_in(network: str, other: str) -> bool:
+    return collapse([network, other], ipaddress.ip_network(network).version) == [other]
 
 
 def _parse_destination(parameter: str, value: str) -> str:

@@ -6,34 +6,20 @@
 from __future__ import annotations
 
 import ipaddress
-import typing as t
 
 from . import nft
 from .guard_host import SERVED, Surroundings
-from .guard_policy import Permit, Policy, Service, collapse
+from .guard_networks import collapse, inner, never
+from .guard_policy import Permit, Policy, Service
 from .guard_units import LOG_GROUP
-from .rules import VERSIONS, Version
+from .rules import VERSIONS
 
-# What is not the internet: private, shared and link-local networks, multicast, and the address at which Azure serves
-# its machines. The metadata services of the other clouds lie within.
-INNER4 = ("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16",
-          "172.16.0.0/12", "192.0.0.0/24", "192.168.0.0/16", "224.0.0.0/3")
-# ::/64 and 2002::/16 are forms that carry IPv4 addresses. So is NAT64's, by which the internet must stay reachable.
-INNER6 = ("::/64", "64:ff9b:1::/48", "2002::/16", "fc00::/7", "fe80::/9", "ff00::/8")
-_NAT64 = int(ipaddress.IPv6Address("64:ff9b::"))
 _NEIGHBOURS = ("nd-router-solicit", "nd-neighbor-solicit", "nd-neighbor-advert",
                "mld-listener-report", "mld-listener-done", "mld2-listener-report")
 _DNS = ("53", "853")
 _TO = {4: "ip daddr", 6: "ip6 daddr"}
 _KNOWN = "ct state established,related accept"
 _SPOOFED = 'fib saddr . iif oif missing goto refuse comment "spoofed source"'
-
-
-def inner(version: Version, on_link: t.Iterable[str]) -> list[str]:
-    """The networks of one family that are refused unless something in them is allowed."""
-    behind_nat64 = (ipaddress.IPv6Network((_NAT64 + int(net.network_address), 96 + net.prefixlen))
-                    for net in map(ipaddress.IPv4Network, INNER4))
-    return collapse([*INNER4, *INNER6, *map(str, behind_nat64), *on_link], version)
 
 
 def permits(policy: Policy, seen: Surroundings) -> list[Permit]:
@@ -53,15 +39,18 @@ def render(policy: Policy, seen: Surroundings) -> str:
     """The transaction that replaces the rules. Chains come before those that jump to them."""
     return nft.transaction({
         "chain refuse": _refuse(policy),
+        "chain blocked": [line for one in policy.reach for line in _from(one.interface, one.block, "refuse")],
         "chain allowed": [line for permit in permits(policy, seen) for line in _permit(permit)],
         "chain egress": _egress(policy),
-        "chain leaving": [_KNOWN, _SPOOFED, "jump allowed",
+        "chain reached": _reached(policy),
+        "chain leaving": [_KNOWN, _SPOOFED, "jump blocked", "jump allowed",
                           *(f"oifname {name} goto refuse" for name in _names(policy)),
+                          "jump reached",
                           *(f"{_TO[version]} {net} goto refuse"
                             for version in VERSIONS for net in inner(version, seen.on_link)),
                           "goto egress"],
-        "chain arriving": [_KNOWN, *(f"icmpv6 type {kind} accept" for kind in _NEIGHBOURS), _SPOOFED, "jump allowed",
-                           *map(_service, services(policy, seen)), "goto refuse"],
+        "chain arriving": [_KNOWN, *(f"icmpv6 type {kind} accept" for kind in _NEIGHBOURS), _SPOOFED,
+                           "jump blocked", "jump allowed", *map(_service, services(policy, seen)), "goto refuse"],
         "chain forward": _hooked("forward", "leaving", policy),
         "chain input": _hooked("input", "arriving", policy),
     })
@@ -89,6 +78,18 @@ def _egress(policy: Policy) -> list[str]:
     foreign = [f'{protocol} dport {port} goto refuse comment "foreign resolver"'
                for protocol in ("udp", "tcp") for port in _DNS]
     return [*([] if policy.foreign_dns else foreign), "accept"]
+
+
+def _reached(policy: Policy) -> list[str]:
+    """After the bridges were refused, and only for what is forwarded: the host itself is never reached by this."""
+    allowed = [line for one in policy.reach for line in _from(one.interface, one.allow, "egress")]
+    return [*(f"{_TO[version]} {net} goto refuse" for version in VERSIONS for net in never(version) if allowed),
+            *allowed]
+
+
+def _from(interface: str, networks: tuple[str, ...], chain: str) -> list[str]:
+    return [f'iifname "{interface}" {_TO[version]} {net} goto {chain}'
+            for version in VERSIONS for net in collapse(networks, version)]
 
 
 def _permit(permit: Permit) -> list[str]:

@@ -34,12 +34,12 @@ def transaction(blocks: Blocks) -> str:
 
 
 def _hook(lines: list[str]) -> str:
-    return f" {{ {lines[0]} }}" if lines[0].startswith("type ") else ""
+    return f" {{ {lines[0]} }}" if lines and lines[0].startswith("type ") else ""
 
 
 def is_strange(found: Blocks | None, desired: Blocks) -> bool:
     """Somebody put more into the table, or hooked its chains elsewhere: no flush takes that back."""
-    return found is not None and any(name not in desired or _hook(lines or [""]) != _hook(desired[name])
+    return found is not None and any(name not in desired or _hook(lines) != _hook(desired[name])
                                      for name, lines in found.items())
 
 

@@ -70,6 +70,10 @@ def parse_network(parameter: str, value: str) -> str:
     return str(network)
 
 
+def parse_networks(parameter: str, values: t.Iterable[str]) -> tuple[str, ...]:
+    return _without_duplicates(parameter, tuple(sorted(parse_network(parameter, value) for value in values)))
+
+
 def parse_interface(parameter: str, name: str) -> str:
     if not _INTERFACE.fullmatch(name):
         raise bad_value(parameter, name, "Write an interface name of at most 15 characters; "
@@ -100,10 +104,9 @@ def _parse_entry(parameter: str, entry: t.Mapping[str, t.Any]) -> Allow:
     protocol = entry.get("protocol") or "tcp"
     if protocol not in ("tcp", "udp"):
         raise bad_value(f"{parameter}.protocol", protocol, "Use tcp or udp.")
-    sources = tuple(parse_network(f"{parameter}.sources", source) for source in entry.get("sources") or ())
-    _without_duplicates(f"{parameter}.sources", sources)
+    sources = parse_networks(f"{parameter}.sources", entry.get("sources") or ())
     interface = entry.get("interface") or ""
-    return Allow(first, last, protocol, tuple(sorted(sources)),
+    return Allow(first, last, protocol, sources,
                  _parse_comment(f"{parameter}.comment", entry.get("comment") or ""),
                  interface and parse_interface(f"{parameter}.interface", interface))
 

@@ -5,30 +5,22 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import pathlib
 import re
 import subprocess
 import sys
-import tarfile
 import time
 import typing as t
 
-import ansible
 import yaml
+from bed import dockerhost, lab, net
+from managed import PLACE, ROOT, Managed
 
 HERE = pathlib.Path(__file__).parent
-ROOT = HERE.parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from bed import dockerhost, lab, net
-
 POLICY = yaml.safe_load((HERE / "policy.yml").read_text())
-HOSTS = dockerhost.DEFAULT
 ATTACKS = yaml.safe_load((HERE / "attacks.yml").read_text())
-PLACE = "/opt/clawops-lab"
 # name -> networks, published ports, what it listens on
 CONTAINERS = {
     "web": (["bridge"], ["8080:80", "8081:80", "8082:80", "127.0.0.1:8090:8090", "8100-8103:8100-8103", "5300:53/udp",
@@ -39,39 +31,29 @@ CONTAINERS = {
     "six": (["lab-six"], ["8086:80"], "80"),
     "seven": (["lab-six"], [], "80"),
     "odd": (["lab-odd"], [], "80"),
+    "wide": (["lab-wide"], [], "80"),
 }
 NETWORKS = {"lab-net": ["--opt=com.docker.network.bridge.name=cb-lab"],
             "lab-six": ["--opt=com.docker.network.bridge.name=cs-lab", "--ipv6", "--subnet=fd13:c1a0:d0c::/64"],
-            "lab-odd": ["--opt=com.docker.network.bridge.name=odd0"]}
+            "lab-odd": ["--opt=com.docker.network.bridge.name=odd0"],
+            "lab-wide": ["--opt=com.docker.network.bridge.name=cs-wide", "--ipv6", "--subnet=fd13:c1a0:1a2::/64"]}
 NEW = ("opening", "answer", "accepted")
 
 
-class World:
+class World(Managed):
     """One isolated host. Its modules run on it directly; nothing here goes through the firewall but the payloads."""
 
     def __init__(self, host: str, scratch: pathlib.Path) -> None:
-        self.host, self.container, self.scratch = host, net.container(host), scratch
+        super().__init__(host)
+        self.scratch = scratch
         self.round = 0
         self.names: dict[str, str] = {}
         self.macs: dict[str, str] = {}
 
     # -- the bed ------------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def bed(*words: str) -> None:
-        done = subprocess.run([ROOT / "scripts/testbed", *words], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-
     def isolate(self) -> None:
         self.bed("isolate", self.host)
-
-    def inside(self, script: str, data: bytes | None = None, check: bool = True) -> str:
-        """A shell on the host."""
-        argv = ["docker", "exec", "-i", self.container, "sh", "-ec" if check else "-c", script]
-        done = subprocess.run(argv, input=data, capture_output=True, check=False, timeout=120,
-                              **({} if data is not None else {"stdin": subprocess.DEVNULL}))
-        assert done.returncode == 0 or not check, f"{script}\n{(done.stdout + done.stderr).decode()[-3000:]}"
-        return done.stdout.decode()
 
     def play(self, *arguments: str) -> str:
         """The playbook of the test, over SSH through the lab."""
@@ -125,7 +107,7 @@ class World:
 
     def furnish(self) -> None:
         """Programs of the test, the containers and listeners; from anew."""
-        self.inside(f"mkdir -p {PLACE}/journal && tar -x -C {PLACE}", _bundle())
+        self.install()
         self.inside("docker ps -aq --filter name=lab- | xargs -r docker rm -f")
         self.inside("python3 -m tarfile --create /root/host-usr.tar /bin /lib /lib64")
         self.inside("docker image inspect host-usr >/dev/null 2>&1 || docker import /root/host-usr.tar host-usr")
@@ -164,7 +146,9 @@ class World:
         self.names["link6"] = _address(links["eth0"], "fe80") + "%lan"
         self.names["gateway_link6"] = _address(links["cs-lab"], "fe80") + "%eth0"
         self.names |= {"gateway6": _address(links["cs-lab"], "fd13"), "gateway4": _address(links["docker0"], "172"),
-                       "other_gateway4": _address(links["cb-lab"], "")}
+                       "other_gateway4": _address(links["cb-lab"], ""),
+                       "wide_gateway4": _address(links["cs-wide"], ""),
+                       "wide_gateway6": _address(links["cs-wide"], "fd13")}
         for name in CONTAINERS:
             found = json.loads(self.inside(f"docker inspect lab-{name}"))[0]["NetworkSettings"]["Networks"]
             first = found[CONTAINERS[name][0][0]]
@@ -180,29 +164,14 @@ class World:
 
     # -- modules ------------------------------------------------------------------------------------------------------
 
-    def module(self, name: str, check: bool = False, **arguments: t.Any) -> dict[str, t.Any]:
-        """One module on the host, to its end."""
-        result = self.start(name, {**arguments, "_ansible_check_mode": check})
-        assert not result.get("failed"), result
-        return result
-
-    def start(self, name: str, arguments: dict[str, t.Any], **death: t.Any) -> dict[str, t.Any]:
-        """One module on the host; what it said, its steps, and whether it was killed."""
-        argv = ["docker", "exec", "-i", "-w", PLACE, self.container, "python3", f"{PLACE}/on_host.py", name]
-        done = subprocess.run(argv, input=json.dumps({"arguments": arguments, **death}).encode(), capture_output=True,
-                              check=False, timeout=120)
-        if done.returncode == 137:
-            return {"killed": True}
-        assert done.stdout.strip(), done.stderr.decode()[-3000:]
-        lines = [line for line in done.stderr.decode().splitlines() if line.startswith("[")]
-        return {**json.loads(done.stdout), "steps": json.loads(lines[-1]) if lines else []}
-
     @staticmethod
     def policy(changed: bool = False) -> dict[str, dict[str, t.Any]]:
         """The modules that the roles call, with the arguments that the roles give them; or a little different."""
         one = [{"port": "7005", "comment": "one more"}] if changed else []
         allow = [{"port": "ssh", "comment": "SSH"}, *POLICY["host_firewall_allow"], *one]
-        guard = {"host_services": POLICY["network_guard_host_services"] + one, "allow": POLICY["network_guard_allow"]}
+        more = [{"interface": "cs-more", "allow": ["10.0.0.0/8"], "block": ["192.0.2.0/24"]}] if changed else []
+        guard = {"host_services": POLICY["network_guard_host_services"] + one, "allow": POLICY["network_guard_allow"],
+                 "reach": more + POLICY["network_guard_reach"]}
         return {"ufw_host": {"allow": allow, "confirm_timeout": 0},
                 "ufw_docker_user": {"allow": [*one, *POLICY["host_firewall_published"]]}, "network_guard": guard}
 
@@ -228,10 +197,10 @@ class World:
 
     # -- attacks ------------------------------------------------------------------------------------------------------
 
-    def attack(self, group: str) -> dict[str, bool]:
-        """Sends the whole list at once: which of them arrived."""
+    def attack(self, group: str, listed: t.Sequence[dict[str, t.Any]] = ()) -> dict[str, bool]:
+        """Sends the whole list at once, or another one: which of them arrived."""
         self.round += 1
-        listed = ATTACKS[group]["controls"] + ATTACKS[group]["attacks"]
+        listed = listed or ATTACKS[group]["controls"] + ATTACKS[group]["attacks"]
         payloads = {entry["name"]: self.payload(group, number, entry) for number, entry in enumerate(listed)}
         vantages = {entry["from"] for entry in listed}
         marks = self._ends()
@@ -365,17 +334,3 @@ def _proves(record: dict[str, t.Any], payload: dict[str, t.Any]) -> bool:
     if payload["via"] != "tcp" or record.get("protocol") != 6 or record.get("kind") not in NEW:
         return False
     return record.get("port" if record["kind"] == "answer" else "sport") == payload["sport"]
-
-
-def _bundle() -> bytes:
-    """What runs on the host: the witness, the attacker, the modules and the part of Ansible that they import."""
-    core = pathlib.Path(ansible.__file__).parent
-    parts = {ROOT / "scripts/bed/witness.py": "witness.py", HERE / "attacker.py": "attacker.py",
-             HERE / "on_host.py": "on_host.py", core / "module_utils": "ansible/module_utils",
-             ROOT / "plugins": "ansible_collections/clawops/fleet/plugins"}
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for source, name in parts.items():
-            tar.add(source, name, filter=lambda entry: None if "__pycache__" in entry.name else entry)
-        tar.addfile(tarfile.TarInfo("ansible/__init__.py"))
-    return out.getvalue()
