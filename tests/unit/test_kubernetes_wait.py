@@ -116,17 +116,21 @@ def test_a_refusal_to_make_pods_ends_it():
     assert "exceeded quota" in wait_for(Told([deployment(conditions=quota)], []))["golf"].message
 
 
-@pytest.mark.parametrize("status, reason, sure", [
+def unscheduled(message):
+    return {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]}
+
+
+@pytest.mark.parametrize("status, reason, patience", [
     ({}, None, None),
     (waiting("ContainerCreating"), None, None),
-    (waiting("CrashLoopBackOff"), "CrashLoopBackOff", True),
-    ({"initContainerStatuses": waiting("ErrImageNeverPull")["containerStatuses"]}, "ErrImageNeverPull", True),
-    ({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "full"}]},
-     "Unschedulable", False),
+    (waiting("CrashLoopBackOff"), "CrashLoopBackOff", wait.SURE),
+    ({"initContainerStatuses": waiting("ErrImageNeverPull")["containerStatuses"]}, "ErrImageNeverPull", wait.SURE),
+    (unscheduled("full"), "Unschedulable", wait.UNSURE),
+    (unscheduled("pod has unbound immediate PersistentVolumeClaims"), "Unschedulable", wait.UNBOUND),
 ])
-def test_what_the_status_of_a_pod_says(status, reason, sure):
+def test_what_the_status_of_a_pod_says(status, reason, patience):
     found = trouble_of(pod(**status))
-    assert (found and found.reason, found and found.sure) == (reason, sure)
+    assert (found and found.reason, found and found.patience) == (reason, patience)
 
 
 def test_a_server_that_refuses_to_tell_is_an_error():
@@ -140,4 +144,11 @@ def test_a_server_that_refuses_to_tell_is_an_error():
 
 
 def test_unsure_signs_must_last():
-    assert wait.UNSURE > wait.SURE > 0
+    assert wait.UNBOUND > wait.UNSURE > wait.SURE > 0
+
+
+def test_a_volume_may_take_a_minute_to_be_made():
+    told = Told([deployment()], [pod(**unscheduled("pod has unbound immediate PersistentVolumeClaims"))])
+    assert wait_for(told, step=5)["golf"].details["reason"] == "timeout"
+    told = Told([deployment()], [pod(**unscheduled("0/1 nodes are available"))])
+    assert wait_for(told, step=5)["golf"].details["reason"] == "Unschedulable"

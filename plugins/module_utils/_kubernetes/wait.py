@@ -20,8 +20,9 @@ _BOT = f"{PREFIX}/bot"
 #: A container that waits for one of these waits in vain.
 HOPELESS = {"ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError",
             "CreateContainerError", "RunContainerError", "CrashLoopBackOff"}
-#: Seconds that a sign of failure must last. An old pod may show one on its way out; a claim may take its time.
-SURE, UNSURE = 2.0, 10.0
+#: Seconds that a sign of failure must last. An old pod may show one on its way out, and a node may become free; a disk
+#: that is made for a claim takes its time.
+SURE, UNSURE, UNBOUND = 2.0, 10.0, 90.0
 _ROUND = 30
 
 
@@ -37,11 +38,11 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Trouble:
-    """Why a pod does not get on; sure when it never will."""
+    """Why a pod does not get on; patience is how many seconds it may look like that."""
 
     reason: str
     message: str
-    sure: bool
+    patience: float
     container: str | None = None
 
 
@@ -61,10 +62,12 @@ def trouble_of(pod: t.Mapping[str, t.Any]) -> Trouble | None:
     for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") in HOPELESS:
-            return Trouble(waiting["reason"], waiting.get("message", ""), True, container["name"])
+            return Trouble(waiting["reason"], waiting.get("message", ""), SURE, container["name"])
     for condition in status.get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return Trouble(condition.get("reason", "Unschedulable"), condition.get("message", ""), False)
+            message = condition.get("message", "")
+            patience = UNBOUND if "unbound" in message else UNSURE
+            return Trouble(condition.get("reason", "Unschedulable"), message, patience)
     return None
 
 
@@ -72,7 +75,7 @@ def _refusal(deployment: t.Mapping[str, t.Any]) -> Trouble | None:
     """Why no pod was made: a quota, or the Pod Security of the namespace."""
     for condition in (deployment.get("status") or {}).get("conditions", []):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            return Trouble(condition.get("reason", "FailedCreate"), condition.get("message", ""), False)
+            return Trouble(condition.get("reason", "FailedCreate"), condition.get("message", ""), UNSURE)
     return None
 
 
@@ -83,7 +86,7 @@ class Wait:
                  clock: t.Callable[[], float] = time.monotonic):
         self.cluster, self.targets, self.timeout, self.clock = cluster, targets, timeout, clock
         self.seen: dict[tuple[str, str, str], dict[str, Json]] = {}
-        self.since: dict[tuple[str, str], float] = {}
+        self.since: dict[tuple[str, str, float], float] = {}
         self.mounts: dict[str, int] = {}
         self.news: queue.Queue[t.Callable[[], None] | FleetError] = queue.Queue()
         self.over = threading.Event()
@@ -193,11 +196,11 @@ class Wait:
             whose = pod["metadata"]["uid"]
             found = trouble_of(pod) or found
             if self.mounts.get(whose, 0) >= 3:
-                found = Trouble("FailedMount", "a volume can't be mounted", True)
+                found = Trouble("FailedMount", "a volume can't be mounted", SURE)
         if found is None:
             return None
-        first = self.since.setdefault((whose, found.reason), self.clock())
-        return found if self.clock() - first >= (SURE if found.sure else UNSURE) else None
+        first = self.since.setdefault((whose, found.reason, found.patience), self.clock())
+        return found if self.clock() - first >= found.patience else None
 
     def _explain(self, name: str, target: Target, trouble: Trouble | None) -> FleetError:
         pods = self._pods(name, target)

@@ -140,7 +140,9 @@ class Ground:
         host.inside(f"""docker rm -f {BARE} {BARE}-other >/dev/null 2>&1 || :
             docker network rm {BARE} >/dev/null 2>&1 || :
             docker network create --ipv6 --subnet {subnet} --opt com.docker.network.bridge.name=escape0 {BARE}
-            for way in -i -o; do ip6tables -I FORWARD 1 $way escape0 -j ACCEPT; done
+            for way in -i -o; do
+                for tables in iptables ip6tables; do $tables -I FORWARD 1 $way escape0 -j ACCEPT; done
+            done
             docker run -d --name {BARE} --network {BARE} --user 0 --privileged --pid host --shm-size 1g \\
                 -v /run/docker.sock:/run/docker.sock --entrypoint sleep {IMAGE} infinity >/dev/null
             docker run -d --name {BARE}-other --network {BARE} --entrypoint python3 {IMAGE} \\
@@ -152,7 +154,9 @@ class Ground:
         finally:
             _outside("ip", "-6", "route", "delete", subnet)
             host.inside(f"""docker rm -f {BARE} {BARE}-other; docker network rm {BARE}
-                for way in -i -o; do ip6tables -D FORWARD $way escape0 -j ACCEPT; done""", check=False)
+                for way in -i -o; do
+                    for tables in iptables ip6tables; do $tables -D FORWARD $way escape0 -j ACCEPT; done
+                done""", check=False)
 
     def prelude(self, host: Managed, own: str, other: str) -> str:
         """What the scripts of escapes.yml know, in a container beside another one."""
