@@ -10,7 +10,6 @@ import http.server
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import threading
@@ -25,7 +24,6 @@ from ansible_collections.clawops.fleet.plugins.module_utils._errors import Fleet
 TOKEN = "tok-planted"
 BACKEND = "/usr/lib/git-core/git-http-backend"
 CONTAINER = {"Config": {"User": "1001:1001"}, "HostConfig": {"ReadonlyRootfs": True}}
-needs_git = pytest.mark.skipif(not shutil.which("git") or not os.path.exists(BACKEND), reason="no git with its server")
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -199,7 +197,6 @@ def _repositories(served: pathlib.Path) -> None:
     subprocess.run(["git", "config", "http.receivepack", "true"], cwd=served / "priv/proj.git", check=True)
 
 
-@needs_git
 def test_clone_commit_push_and_again(space: Space, tmp_path: pathlib.Path) -> None:
     assert space.call(True)["changed"] and not (space.root / "proj").exists()
     first = space.call()
@@ -222,7 +219,6 @@ def test_clone_commit_push_and_again(space: Space, tmp_path: pathlib.Path) -> No
     assert kept == []
 
 
-@needs_git
 def test_no_configuration_and_no_hook_gets_at_a_push(space: Space) -> None:
     space.call()
     there, stolen = space.root / "proj", space.root / "stolen"
@@ -238,7 +234,6 @@ def test_no_configuration_and_no_hook_gets_at_a_push(space: Space) -> None:
     assert not stolen.exists()
 
 
-@needs_git
 def test_a_push_that_goes_elsewhere_is_no_success(space: Space, tmp_path: pathlib.Path) -> None:
     space.call()
     other = tmp_path / "other.git"
@@ -249,7 +244,6 @@ def test_a_push_that_goes_elsewhere_is_no_success(space: Space, tmp_path: pathli
     assert TOKEN not in (tmp_path / "audit.jsonl").read_text()
 
 
-@needs_git
 @pytest.mark.parametrize(("params", "words"), [
     ({"token": "wrong"}, "refuses the token"), ({"url": "/moved/x.git"}, "redirects to"),
     ({"url": "/priv/none.git"}, "no such repository"), ({"branch": "none"}, "none")])
@@ -261,13 +255,11 @@ def test_what_the_server_refuses_is_said(space: Space, params: dict[str, str], w
     assert not (space.root / "proj").exists()
 
 
-@needs_git
 def test_without_a_token_git_goes_by_itself(space: Space) -> None:
     assert space.call(url=f"{space.url}/pub.git", token=None)["changed"]
     assert space.call(url=f"{space.url}/priv/proj.git", token=None, dest="other")["failed"]
 
 
-@needs_git
 def test_a_killed_clone_is_done_again(space: Space) -> None:
     half = space.root / ".clawops-clone-proj"
     (half / ".git").mkdir(parents=True)
@@ -275,7 +267,6 @@ def test_a_killed_clone_is_done_again(space: Space) -> None:
     assert space.call()["changed"] and not half.exists()
 
 
-@needs_git
 def test_other_things_in_the_way_are_refused(space: Space) -> None:
     (space.root / "proj").mkdir()
     (space.root / "proj/x").touch()
@@ -286,7 +277,6 @@ def test_other_things_in_the_way_are_refused(space: Space) -> None:
     assert space.call(dest="none", url=None, token=None)["failure"]["code"] == "not_found"
 
 
-@needs_git
 def test_the_state_is_returned_without_any_change(space: Space) -> None:
     space.call()
     (space.root / "proj/a b").write_text("x")
@@ -296,7 +286,6 @@ def test_the_state_is_returned_without_any_change(space: Space) -> None:
         {"path": "README", "status": ".M"}, {"path": "a b", "status": "??"}]
 
 
-@needs_git
 def test_the_program_in_between_lets_nothing_else_through(space: Space) -> None:
     remote = git.Remote(f"{space.url}/priv/proj.git", TOKEN)
     program = Between(remote.settings([git.RECEIVE], ["refs/heads/side"]))
