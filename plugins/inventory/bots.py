@@ -34,7 +34,7 @@ options:
     type: str
     default: openclaw
 requirements:
-  - kubernetes >= 28, or its parts PyYAML, urllib3 and websocket-client
+  - kubernetes >= 28, or its parts PyYAML and websocket-client
 """
 
 EXAMPLES = r"""

@@ -75,6 +75,7 @@ class Bench:
         self.ours = {changed: bot_fleet(self.kubeconfig, descriptions(self.many, changed)) for changed in (False, True)}
         self.bots = {changed: documents(box, arguments) for changed, arguments in self.ours.items()}
         self.access = self._access()
+        self.least = {changed: self.here.bare("bare_kubernetes", self.bare(changed)) for changed in (False, True)}
         self.wipes = [self.here.bare("bare_kubernetes", {**self.bare(False), "wipe": True, **where})
                       for where in ({}, {"collections": [LEFT]})]
 
@@ -110,13 +111,18 @@ class Bench:
         return {"name": "All documents", "kubernetes.core.k8s": {"kubeconfig": self.kubeconfig, "definition": every}}
 
     def cycle(self, task: t.Callable[[bool], Task]) -> t.Callable[[], dict[str, Played]]:
-        """From nothing to all bots, once more, one of them changed, and back to nothing."""
-        env = self.box.community()
+        """From nothing to all bots, once more, and one of them changed. The bare client judges what was made.
+
+        kubernetes.core sends a patch for every object and takes a status that a controller writes meanwhile for a
+        change of its own. So only of our module is it expected to say rightly whether there was one.
+        """
+        env, ours = self.box.community(), task == self.fleet
 
         def play(changed: bool, changes: bool) -> Played:
             played = self.here.tasks(task(changed), env=env)
-            if has_changed(played) != changes:
+            if ours and has_changed(played) != changes:
                 raise Broken(f"Changes were {'' if changes else 'not '}to be made:\n{played.output[-3000:]}")
+            expect(self.least[changed](), False)
             return played
 
         def run() -> dict[str, Played]:
@@ -159,9 +165,8 @@ def bodies(bench: Bench) -> list[Row]:
     """The module's own work, imports apart, against the least calls."""
     module, here = "clawops.fleet.bot_fleet", bench.here
     bench.wiped()
-    sides = {name: {changed: make(changed) for changed in (False, True)} for name, make in (
-        ("ours", lambda changed: here.body(module, bench.ours[changed])),
-        ("bare", lambda changed: here.bare("bare_kubernetes", bench.bare(changed))))}
+    sides = {"ours": {changed: here.body(module, bench.ours[changed]) for changed in (False, True)},
+             "bare": bench.least}
 
     def created(name: str) -> t.Callable[[], dict[str, Body]]:
         def run() -> dict[str, Body]:

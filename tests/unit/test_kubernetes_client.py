@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.server
 import json
 import threading
@@ -26,7 +27,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.answers, self.asked = [], []
+        self.answers, self.asked, self.clients = [], [], set()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -40,6 +41,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def answer(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.asked.append((self.command, self.path, dict(self.headers), body))
+        self.server.clients.add(self.client_address)
         answers = self.server.answers
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if answer is None:
@@ -53,7 +55,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    do_GET = do_POST = do_PATCH = do_DELETE = answer
+    do_GET = do_POST = do_PATCH = do_DELETE = do_CONNECT = answer
 
     def log_message(self, *_args):
         pass
@@ -85,6 +87,33 @@ def test_a_server_that_is_away_for_a_moment_is_asked_again(server, trouble):
     server.answers = [trouble, trouble, (200, CONFIG_MAP)]
     assert cluster(server).apply(CONFIG_MAP) == CONFIG_MAP
     assert len(server.asked) == 3
+
+
+def test_connections_stay_open_until_they_break(server):
+    server.answers = [(200, CONFIG_MAP), (404, {}), (200, CONFIG_MAP), None, (200, CONFIG_MAP)]
+    asker = cluster(server)
+    assert [asker.get("ConfigMap", "c", "n") for _time in range(3)] == [CONFIG_MAP, None, CONFIG_MAP]
+    assert len(server.clients) == 1
+    assert asker.get("ConfigMap", "c", "n") == CONFIG_MAP
+    assert len(server.clients) == 2
+
+
+@pytest.mark.parametrize("scheme, asked", [("http", ("GET", "http://192.0.2.1:6443/api/v1/namespaces/n")),
+                                           ("https", ("CONNECT", "192.0.2.1:6443"))])
+def test_a_proxy_is_asked_for_the_server(server, monkeypatch, scheme, asked):
+    clock = iter(range(0, 1000, 5))
+    monkeypatch.setattr(client.time, "monotonic", lambda: next(clock))
+    server.answers = [(404, {})]
+    with contextlib.suppress(FleetError):
+        Cluster.of({"host": f"{scheme}://192.0.2.1:6443", "proxy": server.url}).get("Namespace", "n")
+    assert server.asked[0][:2] == asked
+
+
+@pytest.mark.parametrize("options", [{"host": "192.0.2.1:6443"}, {"host": "https:///x"}, {"host": "https://a:b"},
+                                     {"host": "https://192.0.2.1", "proxy": "socks5://192.0.2.2:1080"}])
+def test_an_address_that_is_none_is_named(options):
+    with pytest.raises(FleetError, match=list(options.values())[-1]):
+        Cluster.of(options)
 
 
 def test_a_server_that_stays_away_is_one_clear_error(server, monkeypatch):
@@ -151,6 +180,11 @@ def test_a_watch_tells_changes_and_ends_at_an_error(server):
     lines = [{"type": "ADDED", "object": {"a": 1}}, {"type": "ERROR", "object": {"code": 410}},
              {"type": "ADDED", "object": {"a": 2}}]
     server.answers = [(200, b"".join(json.dumps(line).encode() + b"\n" for line in lines))]
+    assert list(cluster(server).watch("Pod", "n", "1", 5)) == [("ADDED", {"a": 1})]
+
+
+def test_a_change_that_was_cut_off_is_none(server):
+    server.answers = [(200, json.dumps({"type": "ADDED", "object": {"a": 1}}).encode() + b'\n{"type": "ADD')]
     assert list(cluster(server).watch("Pod", "n", "1", 5)) == [("ADDED", {"a": 1})]
 
 

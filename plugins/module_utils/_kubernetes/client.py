@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import random
 import re
@@ -16,6 +17,7 @@ import urllib.parse
 
 from .._errors import FleetError
 from .connection import Connection, connect, missing
+from .wire import Answer, Wire
 
 Json = dict[str, t.Any]
 Objects = list[Json]
@@ -93,15 +95,7 @@ class Cluster:
     """One API server. Threads may share it."""
 
     def __init__(self, connection: Connection, patience: float = 90.0):
-        try:
-            import urllib3
-        except ImportError:
-            raise missing("urllib3") from None
-        self.connection, self.patience = connection, patience
-        self._errors, self._timeout = urllib3.exceptions, urllib3.Timeout(connect=5.0, read=60.0)
-        settings: Json = {"num_pools": 2, "maxsize": 16, "ssl_context": connection.tls, "retries": False}
-        self._pool = (urllib3.ProxyManager(connection.proxy, **settings) if connection.proxy
-                      else urllib3.PoolManager(**settings))
+        self.connection, self.patience, self._wire = connection, patience, Wire(connection)
         self._headers = {"Accept": "application/json", "User-Agent": MANAGER, **connection.headers}
         self._answered = False
 
@@ -118,7 +112,7 @@ class Cluster:
         data = None if body is None else json.dumps(body).encode()
         end, tries = time.monotonic() + (self.patience if self._answered else 8.0), 0
         while True:
-            reply = self._send(method, self._url(path, query), data, content, end)
+            reply = self._send(method, _target(path, query), data, content, end)
             if reply.status < 300:
                 return json.loads(reply.body)
             tries += 1
@@ -128,20 +122,16 @@ class Cluster:
                 raise _refused(reply, what or f"{method} {path}")
             time.sleep(min(float(reply.retry_after or 0) or 0.2 * 2**min(tries, 4), 10.0))
 
-    def _url(self, path: str, query: t.Mapping[str, str] | None) -> str:
-        return self.connection.host + path + ("?" + urllib.parse.urlencode(query) if query else "")
-
-    def _send(self, method: str, url: str, data: bytes | None, content: str, end: float) -> Reply:
+    def _send(self, method: str, path: str, data: bytes | None, content: str, end: float) -> Reply:
         headers = {**self._headers, "Content-Type": content}
         pause = 0.1
         while True:
             try:
-                answer = self._pool.request(method, url, body=data, headers=headers, timeout=self._timeout,
-                                            redirect=False)
+                answer, body = self._wire.call(method, path, data, headers)
                 self._answered = True
-                return Reply(answer.status, answer.data, answer.headers.get("Retry-After"))
-            except (self._errors.HTTPError, OSError) as error:
-                if isinstance(error, (self._errors.SSLError, ssl.SSLError, self._errors.LocationValueError)):
+                return Reply(answer.status, body, answer.getheader("Retry-After"))
+            except (http.client.HTTPException, OSError) as error:
+                if isinstance(error, ssl.SSLError):
                     raise self._unreachable(error, "Check its address and certificate authority.") from None
                 if time.monotonic() + pause >= end:
                     raise self._unreachable(error, "Check that it runs and can be reached from here.") from None
@@ -217,13 +207,10 @@ class Cluster:
         """Type and object of each change since the version; ends after the seconds, or when the server wants."""
         query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": str(seconds),
                  **({"labelSelector": selector} if selector else {})}
-        headers = self._headers
         try:
-            answer = self._pool.request("GET", self._url(path_of(kind, namespace), query), headers=headers,
-                                        timeout=seconds + 5.0, preload_content=False)
-            yield from _events(answer)
-            answer.close()
-        except (self._errors.HTTPError, OSError):
+            with self._wire.stream(_target(path_of(kind, namespace), query), self._headers, seconds + 5.0) as answer:
+                yield from _events(answer)
+        except (http.client.HTTPException, OSError):
             return
 
     def events(self, namespace: str, name: str) -> Objects:
@@ -237,20 +224,20 @@ class Cluster:
     def logs(self, namespace: str, pod: str, container: str, lines: int = 20, previous: bool = False) -> str:
         """The last lines; empty where there are none."""
         query = {"container": container, "tailLines": str(lines), **({"previous": "true"} if previous else {})}
-        reply = self._send("GET", self._url(path_of("Pod", namespace, pod, "log"), query), None, "application/json",
+        reply = self._send("GET", _target(path_of("Pod", namespace, pod, "log"), query), None, "application/json",
                            time.monotonic() + 5)
         return reply.body.decode("utf-8", "replace") if reply.status < 300 else ""
 
     def follow_logs(self, namespace: str, pod: str, container: str, lines: int = 20) -> t.Iterator[bytes]:
         """The last lines and then what comes, until the container ends."""
         query = {"container": container, "tailLines": str(lines), "follow": "true"}
-        url, what = self._url(path_of("Pod", namespace, pod, "log"), query), f"Reading the log of pod {namespace}/{pod}"
+        target = _target(path_of("Pod", namespace, pod, "log"), query)
         try:
-            answer = self._pool.request("GET", url, headers=self._headers, timeout=None, preload_content=False)
-            if answer.status >= 300:
-                raise _refused(Reply(answer.status, answer.read()), what)
-            yield from iter(lambda: answer.read1(65536), b"")
-        except (self._errors.HTTPError, OSError) as error:
+            with self._wire.stream(target, self._headers, None) as answer:
+                if answer.status >= 300:
+                    raise _refused(Reply(answer.status, answer.read()), f"Reading the log of pod {namespace}/{pod}")
+                yield from iter(lambda: answer.read1(65536), b"")
+        except (http.client.HTTPException, OSError) as error:
             raise self._unreachable(error, "Run it again.") from None
 
     def exec(self, namespace: str, pod: str, argv: t.Sequence[str], stdin: bytes | None = None,
@@ -317,17 +304,20 @@ def ended(frame: bytes) -> tuple[int, str]:
     return 0 if status.get("status") == "Success" else code, status.get("message", "")
 
 
-def _events(answer: t.Any) -> t.Iterator[tuple[str, Json]]:
+def _target(path: str, query: t.Mapping[str, str] | None) -> str:
+    return path + ("?" + urllib.parse.urlencode(query) if query else "")
+
+
+def _events(answer: Answer) -> t.Iterator[tuple[str, Json]]:
     if answer.status >= 300:
         return
-    rest = b""
-    for chunk in answer.stream(65536):
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in filter(None, lines):
-            event = json.loads(line)
-            if event["type"] == "ERROR":
-                return
-            yield event["type"], event["object"]
+    for line in answer:
+        if not line.endswith(b"\n"):
+            return  # cut off
+        event = json.loads(line)
+        if event["type"] == "ERROR":
+            return
+        yield event["type"], event["object"]
 
 
 def _refused(reply: Reply, what: str) -> FleetError:

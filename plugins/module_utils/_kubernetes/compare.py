@@ -20,12 +20,14 @@ def _key(items: list[t.Any]) -> str | None:
 
 def covers(desired: t.Any, observed: t.Any) -> bool:
     """Whether all that is desired is there."""
+    if desired == observed:
+        return True
     if isinstance(desired, dict):
         found = observed if isinstance(observed, dict) else None
         return (not desired and observed is None) or (
             found is not None and all(covers(value, found.get(key)) for key, value in desired.items()))
     if not isinstance(desired, list):
-        return bool(desired == observed)
+        return False
     if not isinstance(observed, list):
         return not desired and observed is None
     key = _key(desired)

@@ -10,7 +10,9 @@ provider go through the kubernetes package, whose import costs more than a whole
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import ssl
@@ -49,18 +51,26 @@ def connect(options: Options) -> Connection:
 
 def _load(path: pathlib.Path) -> dict[str, t.Any]:
     try:
-        import yaml
-    except ImportError:
-        raise missing("PyYAML") from None
-    try:
-        document = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-    except OSError as error:
-        raise bad_value("kubeconfig", str(path), f"It can't be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
+        document = _parsed(_read(path).decode())
+    except ValueError:
         raise bad_value("kubeconfig", str(path), "It is not YAML.") from None
     if not isinstance(document, dict):
         raise bad_value("kubeconfig", str(path), "It is not a kubeconfig.")
     return document
+
+
+def _parsed(text: str) -> t.Any:
+    """YAML; raises ValueError. JSON, as this collection writes it, is YAML that needs no other parser."""
+    with contextlib.suppress(ValueError):
+        return json.loads(text)
+    try:
+        import yaml
+    except ImportError:
+        raise missing("PyYAML") from None
+    try:
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except yaml.YAMLError as error:
+        raise ValueError from error
 
 
 def missing(package: str) -> FleetError:

@@ -18,11 +18,23 @@ Objects = t.Mapping[tuple[str, str, str], Json]
 KINDS = ("Deployment", "Service", "PersistentVolumeClaim", "Pod")
 
 
-def describe(objects: Objects, name: str, namespace: str) -> dict[str, t.Any]:
-    """One bot, from the objects that were found."""
+def describe(objects: Objects, bots: t.Iterable[tuple[str, str]]) -> list[dict[str, t.Any]]:
+    """Bots by name and namespace, from the objects that were found, each with its newest pod that shall stay."""
+    pods: dict[tuple[str, str], Json] = {}
+    for (kind, namespace, _name), obj in objects.items():
+        app = (obj["metadata"].get("labels") or {}).get("app", "")
+        if kind == "Pod" and not obj["metadata"].get("deletionTimestamp"):
+            pods[app, namespace] = max(obj, pods.get((app, namespace), obj), key=_born)
+    return [_bot(objects, name, namespace, pods.get((f"bot-{name}", namespace))) for name, namespace in bots]
+
+
+def _born(pod: Json) -> str:
+    return str(pod["metadata"].get("creationTimestamp", ""))
+
+
+def _bot(objects: Objects, name: str, namespace: str, pod: Json | None) -> dict[str, t.Any]:
     deployment = objects.get(("Deployment", namespace, f"bot-{name}"))
     pair = pair_of(objects.get(("Service", namespace, f"bot-{name}-vnc")))
-    pod = _pod(objects, name, namespace)
     status = (pod or {}).get("status") or {}
     notes = (deployment or {}).get("metadata", {}).get("annotations") or {}
     ports = {} if pair is None else {"chrome": pair, "terminal": pair + 1}
@@ -52,14 +64,6 @@ def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _pod(objects: Objects, name: str, namespace: str) -> Json | None:
-    """The newest pod that is not on its way out."""
-    found = [obj for (kind, place, _name), obj in objects.items() if (kind, place) == ("Pod", namespace)
-             and (obj["metadata"].get("labels") or {}).get("app") == f"bot-{name}"
-             and not obj["metadata"].get("deletionTimestamp")]
-    return max(found, key=lambda pod: pod["metadata"].get("creationTimestamp", ""), default=None)
-
-
 def _volume(volume: str, claim: Json) -> dict[str, t.Any]:
     status = claim.get("status") or {}
     return {"name": volume, "claim": claim["metadata"]["name"], "phase": status.get("phase"),
@@ -80,4 +84,4 @@ def read(cluster: Cluster, namespaces: t.Iterable[str], fleet: str | None, names
         bot = marks.get(f"{PREFIX}/bot")
         if is_ours(marks) and bot and fleet in (None, marks.get(FLEET)) and (names is None or bot in names):
             found.add((bot, namespace))
-    return [describe(objects, name, namespace) for name, namespace in sorted(found)]
+    return describe(objects, sorted(found))

@@ -102,8 +102,8 @@ def config_text(bot: Bot) -> str:
     return json.dumps(render.config(contained, render.GATEWAY_PORT), indent=2, sort_keys=True) + "\n"
 
 
-def config_digest(bot: Bot) -> str:
-    return digest(config_text(bot))[:16]
+def config_digest(text: str) -> str:
+    return digest(text)[:16]
 
 
 def service(name: str, site: Site, namespace: str, pair: int, sources: t.Sequence[str] = ()) -> Json:
@@ -127,13 +127,13 @@ def objects(bot: Bot, site: Site, keys: t.Mapping[str, str], pair: int | None, r
     def make(kind: str, name: str, body: Json, spec: t.Any = None) -> Json:
         return _object(kind, name, bot.name, site, namespace, body, spec)
 
-    name = f"bot-{bot.name}"
+    name, config = f"bot-{bot.name}", config_text(bot)
     data = {key: base64.b64encode(value.encode()).decode() for key, value in keys.items()}
     made = [
         make("ServiceAccount", name, {"automountServiceAccountToken": False}),
         make("NetworkPolicy", name, {"spec": _policy(bot, site)}),
         make("Secret", f"{name}-keys", {"type": "Opaque", "data": data}, keys_digest(keys)),
-        make("ConfigMap", f"{name}-config", {"data": {CONFIG_FILE: config_text(bot)}}),
+        make("ConfigMap", f"{name}-config", {"data": {CONFIG_FILE: config}}),
     ]
     for volume, amount in claims(bot).items():
         spec: Json = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size(amount)}}}
@@ -142,7 +142,7 @@ def objects(bot: Bot, site: Site, keys: t.Mapping[str, str], pair: int | None, r
         made.append(make("PersistentVolumeClaim", f"{name}-{volume}", {"spec": spec}))
     if pair is not None:
         made.append(service(bot.name, site, namespace, pair, bot.pod.allowed_sources))
-    notes = {CONFIG_DIGEST: started_with or config_digest(bot), KEYS_DIGEST: keys_digest(keys)}
+    notes = {CONFIG_DIGEST: started_with or config_digest(config), KEYS_DIGEST: keys_digest(keys)}
     made.append(_deployment(bot, site, namespace, notes, replicas))
     return made
 

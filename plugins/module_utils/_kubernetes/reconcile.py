@@ -362,7 +362,7 @@ class Fleet:
         """The node brings a ConfigMap into a pod now and then, and at once when the pod itself changes."""
         text, end = manifests.config_text(want.bot), time.monotonic() + self.settings.timeout
         read = ["cat", f"/etc/openclaw/{manifests.CONFIG_FILE}"]
-        note = {"metadata": {"annotations": {manifests.CONFIG_DIGEST: manifests.config_digest(want.bot)}}}
+        note = {"metadata": {"annotations": {manifests.CONFIG_DIGEST: manifests.config_digest(text)}}}
         for pod in self.cluster.list("Pod", want.namespace, f"app=bot-{want.bot.name}"):
             name = pod["metadata"]["name"]
             if pod["metadata"].get("deletionTimestamp") or (pod.get("status") or {}).get("phase") != "Running":
@@ -449,7 +449,7 @@ class Fleet:
         for namespace in sorted(namespaces):
             kinds = ("Deployment", "Service", "PersistentVolumeClaim", "Pod")
             self.seen.look(namespace, [kind for kind in kinds if (kind, namespace) not in self.seen.listed])
-        found = [describe(self.seen.objects, want.bot.name, want.namespace) for want in self.wanted]
+        found = describe(self.seen.objects, [(want.bot.name, want.namespace) for want in self.wanted])
         for want, bot in zip(self.wanted, found):
             bot |= {"profile": want.bot.profile, "version": want.bot.version, "changed": want.bot.name in self.changed}
             if want.pair is not None and not bot["ports"]:
