@@ -15,7 +15,8 @@ import typing as t
 def read(path: str | pathlib.Path) -> str | None:
     """Text of a file; None when it is absent."""
     try:
-        return pathlib.Path(path).read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as stream:
+            return stream.read()
     except FileNotFoundError:
         return None
 

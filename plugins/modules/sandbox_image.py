@@ -16,7 +16,7 @@ description:
   - The shell writes its history with times to C(/workspace/.bash_history), and a login shell reads the secret
     variables of the space. Caches and what npm and pip install are in the workspace.
   - The tag is the hash of what goes in, so an image that is there is left alone. The tag C(clawops-sandbox:latest)
-    is what spaces have by default, and follows.
+    is what spaces have by default, and follows. Then former images and their bases go that no container has.
   - It trusts what the host trusts by C(/usr/local/share/ca-certificates).
 extends_documentation_fragment:
   - clawops.fleet.attributes

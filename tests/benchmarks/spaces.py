@@ -17,6 +17,7 @@ from measure import Row, faster, longer, rounds
 from place import Body, Broken, Played, Task, expect, has_changed, walls
 
 ROUNDS, FAST_ROUNDS = 3, 9
+PATIENCE = 900  # seconds; a loop takes hundreds of them
 IMAGE = "clawops-bench:1"
 LABEL = f"clawops.fleet/fleet={BOT}"
 MEMORY, CPUS, PIDS, TMP, RUN = 128 << 20, 0.5, 64, 64 << 20, 1 << 20
@@ -133,7 +134,7 @@ def playbooks(bench: Bench) -> list[Row]:
     community = bench.box.community()
     sides = {"ours": bench.cycle(bench.ours, {}), "loop": bench.cycle(bench.loop, community),
              "mitogen": bench.cycle(bench.loop, {**community, **peers.mitogen()})}
-    found = rounds(bench.box.some(ROUNDS, 1), sides)
+    found = rounds(bench.box.some(ROUNDS, 1), sides, PATIENCE)
     rows = []
     for step, goals in (("no change", (40, 8)), ("create", (8, None)), ("remove", (15, None))):
         for side, goal in zip(("loop", "mitogen"), goals):

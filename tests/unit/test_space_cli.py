@@ -166,7 +166,7 @@ class Engine:
     """docker(1), with images by tag."""
 
     def __init__(self, **images: str) -> None:
-        self.images, self.answers = images, True
+        self.images, self.answers, self.used = images, True, ""
         self.said: list[str] = []
 
     def __call__(self, argv: t.Sequence[str], **_options: t.Any) -> Finished:
@@ -178,6 +178,14 @@ class Engine:
             return Finished(0, found, "") if found else Finished(1, "", "No such image")
         if argv[1] == "build":
             self.images[argv[argv.index("--tag") + 1]] = "built"
+        if argv[1:3] == ["image", "ls"]:
+            return Finished(0, "\n".join(tag for tag in self.images if tag.startswith(f"{argv[-1]}:")), "")
+        if argv[1] == "ps":
+            return Finished(0, "3f4e8d1a9b0c\n" if argv[-1] == f"ancestor={self.used}" else "", "")
+        if argv[1:3] == ["image", "rm"]:
+            del self.images[argv[3]]
+        if argv[1] == "import":
+            self.images[argv[-1]] = "base"
         if argv[1] == "tag":
             self.images[argv[3]] = self.images[argv[2]]
         return Finished(0, "", "")
@@ -197,6 +205,25 @@ def test_the_image_is_made_once_and_named(tmp_path: pathlib.Path) -> None:
     assert "docker build" not in engine.said
     engine.answers = False
     assert not image.plan().complete
+
+
+def test_former_images_go_when_another_is_made(tmp_path: pathlib.Path) -> None:
+    engine = Engine()
+
+    def made(serial: str) -> sandbox_image.SandboxImage:
+        image = sandbox_image.SandboxImage(engine, "trixie", None, [], [], serial, tmp_path)
+        image.apply(image.plan())
+        return image
+
+    first = made("1")
+    engine.images["clawops-bench:1"] = "foreign"
+    engine.used = first.tag
+    second = made("2")
+    assert {first.tag, second.tag, second.base.tag} <= set(engine.images)
+    assert first.base.tag not in engine.images and not second.plan().changed
+    engine.used = ""
+    third = made("3")
+    assert set(engine.images) == {third.tag, third.base.tag, sandbox_image.LATEST, "clawops-bench:1"}
 
 
 def test_the_image_trusts_what_its_host_trusts(tmp_path: pathlib.Path) -> None:

@@ -98,7 +98,7 @@ def test_a_report_names_volumes_because_a_space_stays_where_its_volume_is(monkey
     engine = Engine()
     found = [volume("two"), volume("one"), volume("other", "work"), volume("foreign", managed="no"),
              {"Name": "clawdspace-vol-plain", "Labels": None}]
-    monkeypatch.setattr(Engine, "volumes", lambda self, filters: {"Volumes": found}, raising=False)
+    monkeypatch.setattr(Engine, "volumes", lambda self, name: found, raising=False)
     monkeypatch.setattr(facts, "listing", lambda *_wanted: [{"name": "one", "state": "started"}])
     about = facts.report(engine, "home")
     assert about["volumes"] == ["one", "two"] and about["host"]["cpus"] == 4

@@ -56,13 +56,15 @@ class Play:
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder, self.calls = folder, folder / "calls"
         fleet = folder / "tree/ansible_collections/clawops/fleet"
-        for path in ("plugins/action", "plugins/modules", "roles/sandbox_host/tasks", "meta"):
+        roles = [f"roles/{role}/tasks" for role in ("network_guard", "sandbox_host")]
+        for path in ("plugins/action", "plugins/modules", *roles, "meta"):
             (fleet / path).mkdir(parents=True)
         for path in ("galaxy.yml", "playbooks", "plugins/filter", "plugins/module_utils"):
             (fleet / path).symlink_to(ROOT / path)
         group = {"action_groups": {"spaces": ["sandbox_space_info", "sandbox_fleet"]}}
         (fleet / "meta/runtime.yml").write_text(yaml.safe_dump(group))
-        (fleet / "roles/sandbox_host/tasks/main.yml").write_text("[]\n")
+        for path in roles:
+            (fleet / path / "main.yml").write_text(f"[ansible.builtin.debug: {{msg: {path}}}]\n")
         for name, code in (("sandbox_space_info", INFO), ("sandbox_fleet", FLEET)):
             (fleet / f"plugins/modules/{name}.py").write_text("")
             (fleet / f"plugins/action/{name}.py").write_text(code)
@@ -96,6 +98,14 @@ def test_each_host_gets_its_spaces_and_the_audit_an_actor(play: Play) -> None:
     assert names(calls) == {"alder": ["one"], "birch": ["two"], "cedar": ["three"]}
     assert calls["cedar"] == {"fleet": "home", "spaces": [{"name": "three"}], "templates": {"big": {}},
                               "purge_data": True, "actor": "ann", "job": "7"}
+
+
+def test_a_host_is_guarded_before_it_gets_spaces_but_once_in_a_run(play: Play) -> None:
+    guarded = "docker_hosts: {hosts: {alder: {network_guard_state: {}}}}"
+    said = play.run("--limit=alder,cedar", hosts=guarded)[2]
+    assert said.count("roles/network_guard/tasks") == 1
+    assert said.index("roles/network_guard/tasks") < said.index("roles/sandbox_host/tasks")
+    assert "roles/network_guard/tasks" not in play.run("--tags=spaces")[2]
 
 
 def test_a_limited_run_touches_no_other_host_and_places_as_a_whole_one_would(play: Play) -> None:

@@ -11,7 +11,7 @@ import threading
 import typing as t
 
 import pytest
-from ansible_collections.clawops.fleet.plugins.module_utils import _audit
+from ansible_collections.clawops.fleet.plugins.module_utils import _audit, _lock
 from ansible_collections.clawops.fleet.plugins.module_utils._docker import lock, names, work
 from ansible_collections.clawops.fleet.plugins.module_utils._errors import FleetError
 
@@ -86,7 +86,7 @@ def test_holders_are_read_from_the_kernels_list(tmp_path: pathlib.Path) -> None:
     (tmp_path / "locks").write_text("\n".join(rows))
     (tmp_path / "77").mkdir()
     (tmp_path / "77/comm").write_text("clawops-space\n")
-    assert lock._holders(found, tmp_path) == ["process 77 (clawops-space)"]
+    assert _lock.holders(found, tmp_path) == ["process 77 (clawops-space)"]
 
 
 def test_a_lock_waits_for_its_turn() -> None:

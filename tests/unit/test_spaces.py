@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pathlib
 import typing as t
 
@@ -14,6 +15,7 @@ from ansible_collections.clawops.fleet.plugins.module_utils import _audit
 from ansible_collections.clawops.fleet.plugins.module_utils._docker import (
     apply,
     arguments,
+    client,
     compare,
     git,
     lock,
@@ -555,12 +557,33 @@ def test_killed_anywhere_the_next_run_converges(host: Host, before: Json, after:
         gone = after.get("state") == "absent"
         assert list(host.state.containers) == ([] if gone else ["clawdspace-alpha"])
         assert list(host.state.volumes) == ([] if gone else ["clawdspace-vol-alpha"])
+        assert gone or all("owner" in done for done in host.record("alpha").done().values())
 
 
 def test_busy_space_is_said_so(host: Host) -> None:
     with lock.hold("alpha"), pytest.raises(FleetError) as failed:
         host.call(alpha())
     assert failed.value.code == "busy"
+
+
+class Wire:
+    """The engine's socket, which answers to these paths."""
+
+    def __init__(self, **answers: tuple[int, Json]) -> None:
+        self.answers = answers
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        status, found = self.answers.get(path.split("?")[0].split("/")[2], (500, {}))
+        return status, json.dumps(found).encode()
+
+
+def test_library_reads_what_the_socket_does_not_give(host: Host) -> None:
+    host.call(alpha())
+    wire = Wire(volumes=(200, {"Volumes": None}), containers=(404, {"message": "No such container"}))
+    engine = client.Engine(host.api, wire=t.cast("client.Wire", wire))
+    assert (engine.volumes("clawdspace"), engine.inspect("clawdspace-alpha")) == ([], None)
+    assert [network["Name"] for network in engine.networks("clawdspace")] == ["clawdspace-alpha"]
+    assert engine.network("clawdspace-beta") is None and engine.network("clawdspace-alpha")
 
 
 # -- files -----------------------------------------------------------------------------------------------------------

@@ -206,7 +206,8 @@ class Work:
     def _do_create_volume(self, _step: Step) -> None:
         ident = os.urandom(8).hex()
         marks = {**payload.labels(self.settings.fleet, self.space), payload.VOLUME_ID: ident}
-        self.record.remember(ident, made=True, snapshot_due=self.space.workspace.strategy == "snapshot")
+        if self.space.workspace.strategy == "snapshot":
+            self.record.remember(ident, snapshot_due=True)
         self.engine.api.create_volume(names.volume(self.name), labels=marks)
 
     def _do_adopt_volume(self, _step: Step) -> None:
@@ -268,7 +269,7 @@ class Work:
         self.record.forget(everything=False)
 
     def _do_purge(self, _step: Step) -> None:
-        made = self.record.done(_WORKTREE).get("made")
+        made = self.record.done().get(_WORKTREE, {}).get("made")
         if made:
             workspace.Worktree(self.name, made, self.record).remove()
         self.record.forget(everything=True)

@@ -87,24 +87,23 @@ def manage(module: Module, spaces: t.Iterable[t.Mapping[str, t.Any]],
             if not path.startswith("/") or path.rstrip("/") == "":
                 raise bad_value("allowed_paths", path, "Give absolute paths below /.")
         only = None if p.get("only") is None else [check_name("only", name) for name in p["only"]]
+        settings = Settings(p["fleet"], p["purge_data"], p["adopt"], tuple(p["allowed_paths"]), float(p["timeout"]))
         result = _plan.Plan()
         chosen = [space for space in parsed if only is None or space.name in only]
         with concurrent.futures.ThreadPoolExecutor(1) as beside:
             # Another program, and the engine, take their time together.
             guard = beside.submit(check_guard, chosen if p["require_guard"] else ())
             engine = _engine(module, result)
+            if engine:
+                works.append(Spaces(engine, parsed, settings, _audit.Origin.of(p["actor"], p["job"]), only,
+                                    bool(p.get("prune"))))
+                result.changes += works[0].plan().changes
         lacking = guard.result()
         if lacking and not module.check_mode:
             raise FleetError("no_guard", f"{lacking}. A space with a network would reach the host.",
                              "Apply the role network_guard, or say require_guard: false.")
         if lacking:
             result.cannot_see(f"{lacking}: the role network_guard has to make it first.")
-        if engine is None:
-            return result
-        settings = Settings(p["fleet"], p["purge_data"], p["adopt"], tuple(p["allowed_paths"]), float(p["timeout"]))
-        works.append(Spaces(engine, parsed, settings, _audit.Origin.of(p["actor"], p["job"]), only,
-                            bool(p.get("prune"))))
-        result.changes += works[0].plan().changes
         return result
 
     def facts() -> Json:

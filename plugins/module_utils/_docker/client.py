@@ -11,6 +11,7 @@ import json
 import socket
 import time
 import typing as t
+import urllib.parse
 
 from .._errors import FleetError
 
@@ -116,23 +117,44 @@ class Engine:
         return t.cast("Json", self.api._result(self.api._post_json(self.api._url(path), data=body), True))
 
     def inspect(self, name: str) -> Json | None:
-        """A container; None when there is none. Fleets ask for many."""
-        status, body = self._wire.get(f"/v{self.api.api_version}/containers/{name}/json") if self._wire else (0, b"")
-        if status == 200:
-            return t.cast("Json", json.loads(body))
-        # The library says what is wrong.
-        return None if status == 404 else self._find(self.api.inspect_container, name)
+        """A container; None when there is none."""
+        return self._find(f"/containers/{name}/json", self.api.inspect_container, name)
 
     def image(self, reference: str) -> Json | None:
-        return self._find(self.api.inspect_image, reference)
+        return self._find(f"/images/{reference}/json", self.api.inspect_image, reference)
 
     def volume(self, name: str) -> Json | None:
-        return self._find(self.api.inspect_volume, name)
+        return self._find(f"/volumes/{name}", self.api.inspect_volume, name)
 
     def network(self, name: str) -> Json | None:
-        return self._find(self.api.inspect_network, name)
+        return self._find(f"/networks/{name}", self.api.inspect_network, name)
 
-    def _find(self, look: t.Callable[[str], Json], name: str) -> Json | None:
+    def containers(self, name: str) -> list[Json]:
+        """All whose name matches this expression."""
+        return t.cast("list[Json]", self._list("/containers/json", self.api.containers, name, all=True))
+
+    def volumes(self, name: str) -> list[Json]:
+        return self._list("/volumes", self.api.volumes, name).get("Volumes") or []
+
+    def networks(self, name: str) -> list[Json]:
+        return t.cast("list[Json]", self._list("/networks", self.api.networks, name))
+
+    def _list(self, path: str, look: t.Callable[..., t.Any], name: str, **more: bool) -> t.Any:
+        query = urllib.parse.urlencode({"filters": json.dumps({"name": [name]}), **more})
+        status, found = self._get(f"{path}?{query}")
+        return found if status == 200 else look(filters={"name": name}, **more)
+
+    def _get(self, path: str) -> tuple[int, t.Any]:
+        """Status and answer by the wire. Where that gives none, the library does, or says what is wrong."""
+        if not self._wire:
+            return 0, None
+        status, body = self._wire.get(f"/v{self.api.api_version}{path}")
+        return status, json.loads(body) if status == 200 else None
+
+    def _find(self, path: str, look: t.Callable[[str], Json], name: str) -> Json | None:
+        status, found = self._get(path)
+        if status in (200, 404):
+            return t.cast("Json | None", found)
         try:
             with self.doing(f"describe {name}"):
                 return look(name)

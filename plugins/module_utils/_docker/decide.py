@@ -76,12 +76,12 @@ def decide(space: Space, parts: Parts, record: Record, settings: Settings, engin
 
 def absent(name: str, parts: Parts, record: Record, settings: Settings) -> Decision:
     """Without the container and all that is made again from the description; data only when it is said."""
-    decision = Decision()
+    decision, done = Decision(), record.done()
     owned = [("container", parts.container), ("container", parts.old), ("network", parts.network)]
     if settings.purge_data:
         owned.append(("volume", parts.volume))
     for kind, found in owned:
-        _guard(name, kind, found, settings, record)
+        _guard(name, kind, found, settings, done)
     container = parts.container or parts.old
     if container or parts.helper:
         decision.add("destroy", f"container {names.container(name)}", "delete", observe.status(container))
@@ -98,27 +98,32 @@ def absent(name: str, parts: Parts, record: Record, settings: Settings) -> Decis
     return decision
 
 
-def _guard(name: str, kind: str, found: Json | None, settings: Settings, record: Record) -> None:
-    """Refuses what isn't this fleet's space of this name."""
-    if found is None or settings.adopt or is_adopted(kind, found, record):
+def _guard(name: str, kind: str, found: Json | None, settings: Settings, done: dict[str, Json]) -> None:
+    """Refuses what isn't this fleet's space of this name, unless it is to be taken over."""
+    if found is not None and not settings.adopt:
+        _check_owner(name, kind, found, settings.fleet, done)
+
+
+def _check_owner(name: str, kind: str, found: Json, fleet: str, done: dict[str, Json]) -> None:
+    if is_adopted(kind, found, done):
         return
     marks = (found.get("Config") or found).get("Labels") or {}
     title = f"{kind} {str(found.get('Name')).lstrip('/')}"
     ownership.guard(f"The {title}", marks, "space", name)
     owner = marks.get(ownership.FLEET)
-    if owner != settings.fleet:
-        raise FleetError("foreign_object", f"The {title} belongs to the fleet {owner}, and this is {settings.fleet}.",
+    if owner != fleet:
+        raise FleetError("foreign_object", f"The {title} belongs to the fleet {owner}, and this is {fleet}.",
                          "Use another name, or take it over with adopt: true.")
 
 
-def is_adopted(kind: str, found: Json, record: Record) -> bool:
+def is_adopted(kind: str, found: Json, done: dict[str, Json]) -> bool:
     """A volume's labels can't be changed, so that it is written down where it is taken over."""
-    return kind == "volume" and bool(record.done(volume_id(found)).get("adopted"))
+    return kind == "volume" and bool(done.get(volume_id(found), {}).get("adopted"))
 
 
-def _is_owned(space: Space, kind: str, found: Json, settings: Settings, record: Record) -> bool:
+def _is_owned(space: Space, kind: str, found: Json, fleet: str, done: dict[str, Json]) -> bool:
     try:
-        _guard(space.name, kind, found, dataclasses.replace(settings, adopt=False), record)
+        _check_owner(space.name, kind, found, fleet, done)
     except FleetError:
         return False
     return True
@@ -131,7 +136,7 @@ class _Present:
                  image: Json | None) -> None:
         self.space, self.parts, self.record, self.settings = space, parts, record, settings
         self.engine, self.image = engine, image
-        self.decision = Decision()
+        self.decision, self.done = Decision(), record.done()
         self.title = f"container {names.container(space.name)}"
         self.found = parts.container or parts.old
         self.real: str | None = None
@@ -141,7 +146,7 @@ class _Present:
         in_volume = space.workspace.in_volume
         owned = [("container", self.found), ("network", parts.network)]
         for kind, found in [*owned, *([("volume", parts.volume)] if in_volume else [])]:
-            _guard(space.name, kind, found, self.settings, self.record)
+            _guard(space.name, kind, found, self.settings, self.done)
         self._find_source()
         self.wanted = payload.container(self.settings.fleet, space,
                                         workspace.mounts(space, self.real, self.record))
@@ -179,7 +184,10 @@ class _Present:
     def _snapshot_is_due(self) -> bool:
         volume = self.parts.volume
         return self.space.workspace.strategy == "snapshot" and (
-            volume is None or bool(self.record.done(volume_id(volume)).get("snapshot_due")))
+            volume is None or bool(self._done_for(volume).get("snapshot_due")))
+
+    def _done_for(self, volume: Json | None) -> Json:
+        return self.done.get(volume_id(volume), {}) if volume else {}
 
     def _needs_new(self) -> compare.Differences:
         """Why the container has to be replaced; refuses where something would be lost that nobody gave up."""
@@ -239,7 +247,7 @@ class _Present:
     def _network_fits(self, network: Json | None) -> bool:
         return network is not None and observe.bridge_of(network) == names.bridge(self.space.name) \
             and network.get("Driver") == "bridge" and not network.get("EnableIPv6") \
-            and _is_owned(self.space, "network", network, self.settings, self.record)
+            and _is_owned(self.space, "network", network, self.settings.fleet, self.done)
 
     def _check_host(self) -> None:
         """What the engine would refuse only when the former container is gone already."""
@@ -271,11 +279,11 @@ class _Present:
         title, volume = f"volume {names.volume(self.space.name)}", self.parts.volume
         if volume is None:
             self.decision.add("create_volume", title, "create", None, "present")
-        elif not _is_owned(self.space, "volume", volume, self.settings, self.record):
+        elif not _is_owned(self.space, "volume", volume, self.settings.fleet, self.done):
             self.decision.add("adopt_volume", title, "adopt", None, "adopted")
 
     def _worktree(self) -> None:
-        made, where = self.record.done(_WORKTREE).get("made"), f"{workspace.worktree(self.record)}"
+        made, where = self.done.get(_WORKTREE, {}).get("made"), f"{workspace.worktree(self.record)}"
         if made and made != self.real:
             raise FleetError("other_worktree", f"The space {self.space.name} has a worktree of {made}, and one of "
                                                f"{self.real} is wanted.", "Remove it with purge_data: true first.")
@@ -309,9 +317,10 @@ class _Present:
     def _fill(self, new: compare.Differences) -> None:
         """What is done once for a volume, between the container's creation and its start."""
         space, volume = self.space, self.parts.volume
-        done = self.record.done(volume_id(volume)) if volume else {}
+        done = self._done_for(volume)
         owner = f"{space.uid}:{space.gid}"
-        if done.get("owner") != owner and (volume is None or self.found is None or new or not done):
+        fresh = volume is None or self.found is None or bool(new)
+        if done.get("owner") != owner and (fresh or not {"owner", "adopted"} & done.keys()):
             self.decision.add("own")
         if self._snapshot_is_due():
             self.decision.add("snapshot", f"files of space {space.name}", "create", None,
@@ -332,8 +341,7 @@ class _Present:
     def _clone_is_due(self) -> bool:
         if self.space.repository is None or self.space.state not in ("started", "paused"):
             return False
-        volume = self.parts.volume
-        return volume is None or not self.record.done(volume_id(volume)).get("cloned")
+        return not self._done_for(self.parts.volume).get("cloned")
 
     def _state(self, now: str) -> None:
         space, cloning = self.space, self._clone_is_due()

@@ -49,7 +49,7 @@ def listing(engine: Engine, fleet: str | None = None, only: t.Collection[str] | 
 def _volumes(engine: Engine, fleet: str | None, only: t.Collection[str] | None) -> list[str]:
     """The spaces that have a volume here, those of which nothing else is left, too."""
     with engine.doing("list volumes"):
-        listed = engine.api.volumes(filters={"name": names.VOLUME_STEM}).get("Volumes") or []
+        listed = engine.volumes(names.VOLUME_STEM)
     marks = [volume.get("Labels") or {} for volume in listed]
     return sorted(one[names.SPACE] for one in marks if is_ours(one) and names.SPACE in one
                   and fleet in (None, one.get(FLEET)) and (only is None or one[names.SPACE] in only))

@@ -48,9 +48,9 @@ def everything(engine: Engine, wanted: t.Callable[[str], bool] = lambda name: Tr
     """One list of containers, one of volumes, one of networks, and an inspection of each wanted container."""
     seen = Seen()
     with engine.doing("list containers, volumes and networks"):
-        containers = engine.api.containers(all=True, filters={"name": f"^/?{names.STEM}"})
-        volumes = engine.api.volumes(filters={"name": names.VOLUME_STEM}).get("Volumes") or []
-        networks = engine.api.networks(filters={"name": names.STEM})
+        containers = engine.containers(f"^/?{names.STEM}")
+        volumes = engine.volumes(names.VOLUME_STEM)
+        networks = engine.networks(names.STEM)
     for entry in containers:
         name, kind = _space_of(entry)
         if not wanted(name):

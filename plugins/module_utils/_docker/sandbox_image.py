@@ -10,6 +10,7 @@ import tempfile
 import typing as t
 
 from .._openclaw import bot_image, image
+from .._ownership import MANAGED
 from .._plan import Plan
 from .._process import Runner, must
 from .names import WORKSPACE
@@ -83,7 +84,23 @@ class SandboxImage:
         plan.compare(f"image {self.tag}", {"base": self.base.tag}, {"base": self.base.tag} if there else None)
         named = self._ident(LATEST)
         plan.compare(f"image {LATEST}", self.tag, self.tag if there and there == named else named or None)
+        if plan.changed:
+            for tag in self._former():
+                plan.add(f"image {tag}", "delete", "unused")
         return plan
+
+    def _former(self) -> list[str]:
+        """What was made here before and no container has, images before what they were made of."""
+        former = []
+        for repository in (REPOSITORY, self.base.tag.partition(":")[0]):
+            listed = must(self.run, ["docker", "image", "ls", "--filter", f"label={MANAGED}=true", "--format",
+                                     "{{.Repository}}:{{.Tag}}", repository], "Listing images")
+            former += [tag for tag in listed.split() if tag not in (self.tag, LATEST, self.base.tag)]
+        return [tag for tag in former if not self._is_used(tag)]
+
+    def _is_used(self, tag: str) -> bool:
+        return bool(must(self.run, ["docker", "ps", "--all", "--quiet", "--filter", f"ancestor={tag}"],
+                         f"Listing containers of {tag}").strip())
 
     def _ident(self, tag: str) -> str:
         done = self.run(["docker", "image", "inspect", "--format", "{{.Id}}", tag])
@@ -96,6 +113,10 @@ class SandboxImage:
                 bot_image.lay(pathlib.Path(folder), self.files)
                 image.build(self.run, DOCKERFILE.format(base=self.base.tag), folder, self.tag)
         must(self.run, ["docker", "tag", self.tag, LATEST], f"Naming {LATEST}")
+        for change in plan.changes:
+            if change.action == "delete":
+                # Not by force: the engine keeps what a container has by now.
+                self.run(["docker", "image", "rm", change.subject.partition(" ")[2]])
         return self.facts()
 
     def facts(self) -> dict[str, t.Any]:

@@ -46,14 +46,13 @@ class Record:
 
     # -- what was done once ---------------------------------------------------------------------------------------
 
-    def done(self, part: str) -> Json:
-        """What was done once for a part: a volume by its id, so that a new volume has nothing done; a worktree."""
-        state = _files.read_json(self.path / "state.json") or {}
-        return t.cast("Json", state.get(part) or {})
+    def done(self) -> dict[str, Json]:
+        """What was done once for each part: a volume by its id, so that a new volume has nothing done; a worktree."""
+        return _files.read_json(self.path / "state.json") or {}
 
     def remember(self, part: str, **done: t.Any) -> None:
-        state = _files.read_json(self.path / "state.json") or {}
-        self._write("state.json", {**state, part: {**(state.get(part) or {}), **done}})
+        state = self.done()
+        self._write("state.json", {**state, part: {**state.get(part, {}), **done}})
 
     # -- sleep ----------------------------------------------------------------------------------------------------
 
