@@ -37,6 +37,7 @@ class Wanted:
     config: dict[str, t.Any]
     credentials: dict[str, str]
     compose: dict[str, t.Any] | None
+    passwd: str | None
     unit: str
 
     @property
@@ -53,6 +54,7 @@ class Found:
     config: t.Any
     credentials: str | None
     compose: t.Any
+    passwd: str | None
     unit: str | None
     active: str
     enabled: bool
@@ -96,6 +98,7 @@ class Host:
             config=files.read_json(places.config),
             credentials=files.read(places.credentials),
             compose=files.read_json(places.compose),
+            passwd=files.read(places.passwd),
             unit=files.read(places.unit_file),
             active=state.get("ActiveState", "inactive"),
             enabled=state.get("UnitFileState") == "enabled",
@@ -151,11 +154,12 @@ class Host:
         installation = self._installation(bot)
         token = (bot.gateway_token or render.parse_env(found.credentials).get(render.TOKEN)
                  or secrets.token_urlsafe(32))
-        compose = None
+        compose = passwd = None
         if bot.runtime == "container":
             compose = render.compose(bot, places, self.settings.fleet, port, render.image_of(installation), owner)
+            passwd = render.passwd(owner)
         return Wanted(bot, places, port, render.config(bot, port), {**bot.api_keys, render.TOKEN: token}, compose,
-                      render.unit(bot, places, installation))
+                      passwd, render.unit(bot, places, installation))
 
     def _plan_present(self, plan: Plan, bot: Bot, chosen: t.Mapping[str, int], held: t.Mapping[str, int]) -> None:
         places = Places(bot.name)
@@ -183,6 +187,7 @@ class Host:
             self._validate(want)
         plan.compare(places.credentials, render.env_text(want.credentials), found.credentials, secret=True)
         plan.compare(places.compose, want.compose, found.compose)
+        plan.compare(places.passwd, want.passwd, found.passwd)
         plan.compare(places.unit_file, want.unit.splitlines(), found.unit and found.unit.splitlines())
         self._plan_state(plan, want, found)
 
@@ -262,6 +267,7 @@ class Host:
         self._put(places.config, files.pretty(want.config), 0o640, user.pw_gid)
         self._put(places.credentials, render.env_text(want.credentials), 0o600)
         self._put(places.compose, files.pretty(want.compose) if want.compose else None)
+        self._put(places.passwd, want.passwd)
         self._put(places.unit_file, want.unit)
 
     def _put(self, path: str, text: str | None, mode: int = 0o644, gid: int = 0) -> None:
@@ -286,7 +292,7 @@ class Host:
         if files.read(places.compose) is not None:
             must(self.run, ["docker", "compose", "--project-directory", places.project, "--file", places.compose,
                             "down", "--remove-orphans"], f"Removing the containers of {places.name}", timeout=300)
-        for path in (places.unit_file, places.compose, places.config, places.credentials):
+        for path in (places.unit_file, places.compose, places.passwd, places.config, places.credentials):
             pathlib.Path(path).unlink(missing_ok=True)
         must(self.run, ["systemctl", "daemon-reload"], "Reloading systemd")
         # A unit without a file is remembered only while it counts as failed, so this may well find nothing.

@@ -17,7 +17,8 @@ from .._ownership import MANAGED
 from .._plan import Plan
 from .._process import Runner, must
 
-PACKAGES = ("ca-certificates", "curl", "git", "iproute2", "jq", "less", "procps", "python3", "ripgrep", "sqlite3")
+PACKAGES = ("ca-certificates", "curl", "git", "iproute2", "jq", "less", "openssh-client", "procps", "python3",
+            "ripgrep", "sqlite3")
 OPTIONS = ("--aptopt=APT::Install-Recommends \"false\"", "--aptopt=Acquire::Languages \"none\"",
            "--aptopt=Acquire::Retries \"5\"", "--dpkgopt=path-exclude=/usr/share/man/*",
            "--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/doc/*",

@@ -62,6 +62,10 @@ class Places:
         return f"{self.project}/docker-compose.yml"
 
     @property
+    def passwd(self) -> str:
+        return f"{self.project}/passwd"
+
+    @property
     def unit(self) -> str:
         return "openclaw.service" if self._seed else f"openclaw@{self.name}.service"
 

@@ -129,6 +129,7 @@ def compose(bot: Bot, places: Places, fleet: str, port: int, image: str, owner: 
             {"type": "bind", "source": f"/run/{places.runtime_dir}/openclaw.env", "target": SECRETS_IN_CONTAINER,
              "read_only": True},
             {"type": "bind", "source": CA_BUNDLE, "target": CA_BUNDLE, "read_only": True},
+            {"type": "bind", "source": places.passwd, "target": "/etc/passwd", "read_only": True},
         ],
         "labels": labels(fleet, "bot", bot.name, [bot.version, port]),
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
@@ -136,6 +137,12 @@ def compose(bot: Bot, places: Places, fleet: str, port: int, image: str, owner: 
     bridge = {"name": places.container, "driver_opts": {"com.docker.network.bridge.name": places.bridge},
               "labels": labels(fleet, "bot", bot.name, [])}
     return {"name": places.container, "services": {"gateway": service}, "networks": {"bot": bridge}}
+
+
+def passwd(owner: tuple[int, int]) -> str:
+    """The users of the container. OpenSSH and others refuse to run for a user without a name."""
+    uid, gid = owner
+    return f"root:x:0:0::/root:/usr/sbin/nologin\nopenclaw:x:{uid}:{gid}::{HOME_IN_CONTAINER}:/bin/bash\n"
 
 
 def _container_unit(bot: Bot, places: Places) -> dict[str, list[str]]:
