@@ -14,7 +14,8 @@ options:
     type: str
     required: true
   bucket:
-    description: The bucket. The repository of a bot lies in it at C({fleet}/bots/{name}/).
+    description: The bucket. The repository of a bot lies in it at C({fleet}/bots/{name}/), that of a VM at
+      C({fleet}/vms/{name}/), that of a space at C({fleet}/spaces/{name}/).
     type: str
     required: true
   region:
@@ -30,13 +31,13 @@ options:
     type: str
     required: true
   access_key:
-    description: Access key for bots that have none of their own.
+    description: Access key for those that have none of their own.
     type: str
   secret_key:
-    description: Secret key for bots that have none of their own.
+    description: Secret key for those that have none of their own.
     type: str
   password:
-    description: Password of the repositories of bots that have none of their own. An empty one is refused.
+    description: Password of the repositories of those that have none of their own. An empty one is refused.
       Without it nobody can ever read the backups.
     type: str
   restic:
@@ -44,11 +45,11 @@ options:
     type: path
     default: restic
   timeout:
-    description: Seconds that one step of one bot may take.
+    description: Seconds that one step of one bot, VM or space may take.
     type: int
     default: 14400
   parallel:
-    description: How many bots are worked on at a time.
+    description: How many are worked on at a time.
     type: int
     default: 2
 requirements:
@@ -77,6 +78,100 @@ options:
       password:
         description: Password of this bot's repository, instead of O(password).
         type: str
+"""
+
+    VMS = r"""
+options:
+  vms:
+    description: The VMs.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the VM.
+        type: str
+        required: true
+      access_key:
+        description: Access key of this VM, instead of O(access_key).
+        type: str
+      secret_key:
+        description: Secret key of this VM, instead of O(secret_key).
+        type: str
+      password:
+        description: Password of this VM's repository, instead of O(password).
+        type: str
+"""
+
+    SPACES = r"""
+options:
+  spaces:
+    description: The spaces.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the space.
+        type: str
+        required: true
+      access_key:
+        description: Access key of this space, instead of O(access_key).
+        type: str
+      secret_key:
+        description: Secret key of this space, instead of O(secret_key).
+        type: str
+      password:
+        description: Password of this space's repository, instead of O(password).
+        type: str
+"""
+
+    CLUSTER = r"""
+options:
+  kubeconfig:
+    description:
+      - Path of a kubeconfig, or its content as a mapping. Without it C(KUBECONFIG) counts, then C(~/.kube/config), and
+        inside a pod its service account.
+      - Can also be given by the environment variable E(K8S_AUTH_KUBECONFIG).
+    type: raw
+  context:
+    description: The context to use. Can also be given by E(K8S_AUTH_CONTEXT).
+    type: str
+  namespace:
+    description: Where bots of the profile V(desktop) live.
+    type: str
+    default: claworc
+  gateway_namespace:
+    description: Where bots of the profile V(gateway) live.
+    type: str
+    default: claworc-gateway
+  image:
+    description: The image of the Job, which needs restic, python3 and a shell. The default is the bot's own.
+    type: str
+requirements:
+  - kubernetes >= 28
+"""
+
+    ENGINE = r"""
+options:
+  docker_host:
+    description: Address of the engine, by default C(unix:///var/run/docker.sock).
+    type: str
+requirements:
+  - docker >= 5.0.3 (Python)
+"""
+
+    LIBVIRT = r"""
+options:
+  libvirt_uri:
+    description: Address of libvirt on the managed host.
+    type: str
+    default: qemu:///system
+requirements:
+  - python3-libvirt >= 9.0
+  - python3-libnbd
+  - qemu-utils
+  - libvirt-clients
 """
 
 
@@ -143,4 +238,51 @@ ModuleDocFragment.TARGETS = ModuleDocFragment.BOTS + r"""
           group:
             description: Group of this host; the default is the user's own.
             type: str
+"""
+ModuleDocFragment.EITHER = (ModuleDocFragment.BOTS + "".join(
+    fragment[len("\noptions:\n"):] for fragment in (ModuleDocFragment.VMS, ModuleDocFragment.SPACES))).replace(
+        "    required: true\n    suboptions", "    suboptions")
+ModuleDocFragment.POD_SOURCES = ModuleDocFragment.BOTS + r"""
+      exclude:
+        description: Patterns below the state to leave out, in restic's notation. What can be made again is left out
+          when nothing is said.
+        type: list
+        elements: str
+"""
+ModuleDocFragment.POD_TARGETS = ModuleDocFragment.BOTS + r"""
+      snapshot:
+        description: Id of the snapshot or its beginning, or V(latest).
+        type: str
+        default: latest
+      overwrite:
+        description: Replace data that is there.
+        type: bool
+        default: false
+"""
+ModuleDocFragment.SPACE_SOURCES = ModuleDocFragment.SPACES + r"""
+      exclude:
+        description: Patterns below the workspace to leave out, in restic's notation.
+        type: list
+        elements: str
+        default: []
+"""
+ModuleDocFragment.SPACE_TARGETS = ModuleDocFragment.SPACES + r"""
+      snapshot:
+        description: Id of the snapshot or its beginning, or V(latest).
+        type: str
+        default: latest
+      overwrite:
+        description: Replace data that is there.
+        type: bool
+        default: false
+"""
+ModuleDocFragment.VM_TARGETS = ModuleDocFragment.VMS + r"""
+      snapshot:
+        description: Id of the snapshot or its beginning, or V(latest).
+        type: str
+        default: latest
+      overwrite:
+        description: Replace disks that are there.
+        type: bool
+        default: false
 """

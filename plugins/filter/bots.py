@@ -14,8 +14,9 @@ from ansible.errors import AnsibleFilterError
 from ..module_utils._bot import RELEASE, Substrate, parse
 from ..module_utils._errors import FleetError
 
-KEYS = ("api_keys", "backup", "config", "egress", "env", "gateway_token", "on", "port", "profile", "resources",
-        "runtime", "state", "version")
+KEYS = ("api_keys", "backup", "backup_access_key", "backup_password", "backup_previous_access_key",
+        "backup_previous_password", "backup_secret_key", "config", "egress", "env", "gateway_token", "on", "port",
+        "profile", "resources", "runtime", "state", "version")
 #: What only a pod heeds.
 POD_KEYS = ("allow_passwordless", "allowed_sources", "extra_volumes", "image", "live_config", "node_selector",
             "storage_class", "tolerations", "volume_sizes")
@@ -55,10 +56,11 @@ def bots_on(bots: t.Iterable[t.Mapping[str, t.Any]], host: str, defaults: t.Mapp
         if keys is not None:
             merged["api_keys"] = dict(keys[name])
         try:
-            parse({"name": name, **merged}, t.cast(Substrate, substrate))
+            runtime = parse({"name": name, **merged}, t.cast(Substrate, substrate)).runtime
         except FleetError as error:
             raise AnsibleFilterError(f"{name}: {error.result()['msg']}") from None
-        found.append({"name": name, **({} if substrate == "cluster" else _home(name)), **merged})
+        places = {} if substrate == "cluster" else {**_home(name), "runtime": runtime}
+        found.append({"name": name, **places, **merged})
     return found
 
 

@@ -15,6 +15,9 @@ from ..module_utils._errors import FleetError
 
 Values = t.Mapping[str, t.Any]
 PREFIX = "space_"
+BACKUP = "space_backup"
+BACKUP_SECRETS = ("access_key", "secret_key", "password")
+BACKUP_KEYS = ("enabled", "exclude", *BACKUP_SECRETS)
 #: What a space of network mode lan reaches beyond the internet. What no container may reach stays out of reach.
 PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 
@@ -35,7 +38,7 @@ def space_descriptions(spaces: t.Iterable[Values], templates: Values | None = No
         name = hostvars["inventory_hostname"]
         if only is not None and name not in only:
             continue
-        own = {key[len(PREFIX):]: hostvars[key] for key in hostvars if key.startswith(PREFIX)}
+        own = {key[len(PREFIX):]: hostvars[key] for key in hostvars if key.startswith(PREFIX) and key != BACKUP}
         if own.get("name", name) != name:
             raise AnsibleFilterError(f"{name}: space_name is {own['name']}. Spaces of group spaces have no other name.")
         description = {**own, "name": name, **({"state": state} if state else {})}
@@ -90,6 +93,22 @@ def space_reach(spaces: t.Iterable[Values], templates: Values | None = None) -> 
             if space.network == "lan" or (space.network == "internet" and space.block)]
 
 
+def space_backups(spaces: t.Iterable[Values], templates: Values | None = None,
+                  only: t.Collection[str] | None = None) -> list[dict[str, t.Any]]:
+    """Spaces that have a volume and whose backup is on, for the modules. Takes host variables."""
+    found = []
+    for hostvars in spaces:
+        name, settings = hostvars["inventory_hostname"], dict(hostvars.get(BACKUP) or {})
+        typo = next((key for key in sorted(settings) if key not in BACKUP_KEYS), None)
+        if typo:
+            raise AnsibleFilterError(f"{name}: {BACKUP}.{typo} is not known. Use one of: {', '.join(BACKUP_KEYS)}.")
+        described = space_descriptions([hostvars], templates, only)
+        parsed = [_parsed(one, templates) for one in described]
+        if settings.get("enabled", True) and any(one.workspace.in_volume and one.state != "absent" for one in parsed):
+            found.append({"name": name, **{key: settings[key] for key in BACKUP_KEYS[1:] if key in settings}})
+    return found
+
+
 class FilterModule:
     """Filters of the collection."""
 
@@ -97,6 +116,7 @@ class FilterModule:
         return {
             "place_space": place_space,
             "place_spaces": place_spaces,
+            "space_backups": space_backups,
             "space_descriptions": space_descriptions,
             "space_reach": space_reach,
             "space_templates": space_templates,

@@ -74,30 +74,28 @@ tailscale_tags: [tag:docker]
 """
 
 import fnmatch
-import functools
 import json
 import typing as t
 
 from ansible import constants as C
 from ansible.errors import AnsibleError
-from ansible.module_utils.common.text.converters import to_native
 from ansible.plugins.loader import connection_loader
 
 from ..module_utils import _process
 from ..module_utils._errors import FleetError
-from ..plugin_utils._observed import ObservedInventory, Vars, trusted
-from ..plugin_utils._remote import Remote, at_once
+from ..plugin_utils._observed import HostsInventory, Vars, trusted
+from ..plugin_utils._remote import Remote
 
 PROGRAM = "/usr/local/sbin/clawops-space"
 NO_PROGRAM = 127
 CONNECTION = "clawops.fleet.space"
 
 
-class InventoryModule(ObservedInventory):
+class InventoryModule(HostsInventory):
     """Asks all hosts at once."""
 
     NAME = "clawops.fleet.spaces"
-    GROUP = "spaces"
+    GROUP, ON = "spaces", "Docker host"
 
     def parse(self, inventory: t.Any, loader: t.Any, path: str, cache: bool = True) -> None:
         super().parse(inventory, loader, path, cache=cache)
@@ -151,39 +149,12 @@ class InventoryModule(ObservedInventory):
             self.display.warning(f"No Docker host was taken from Tailscale: {error.result()['msg']}")
             complete = False
         self._add_machines(machines)
-        found = self._ask([name for name in self._hosts() if machines.get(name, {}).get("online", True)])
+        found = self._ask([name for name in self._hosts() if machines.get(name, {}).get("online", True)], _spaces)
         missing = set(self._hosts()) - set(found)
         for name in sorted(missing & set(machines)):
             if not machines[name]["online"]:
                 self._not_asked(name, "Tailscale says that it is offline")
         return {"machines": machines, "spaces": found}, complete and not missing
-
-    def _not_asked(self, host: str, reason: object) -> None:
-        self.display.warning(f"Docker host {host} was not asked for its spaces: {to_native(reason).strip()}")
-
-    def _ask(self, hosts: t.Sequence[str]) -> dict[str, dict[str, Vars]]:
-        limit = self.get_option("timeout")
-        questions = {host: question for host, question in ((host, self._question(host)) for host in hosts) if question}
-        # A second more than a connection has, so that it can say itself what was wrong.
-        answers = at_once(questions, limit + 1)
-        found: dict[str, dict[str, Vars]] = {}
-        for host, answer in answers.items():
-            if isinstance(answer, Exception):
-                self._not_asked(host, answer)
-            else:
-                found[host] = answer
-        return found
-
-    def _question(self, host: str) -> t.Callable[[], dict[str, Vars]] | None:
-        """Templates are evaluated here, before there are threads."""
-        values = {**self._values(host), "inventory_hostname": host}
-        self.templar.available_variables = values
-        try:
-            remote = Remote(values, self.templar.template, self.get_option("timeout"))
-            return functools.partial(_spaces, remote, self.templar.template(values.get("fleet_name")))
-        except AnsibleError as error:
-            self._not_asked(host, error)
-            return None
 
     # -- what becomes of it --------------------------------------------------------------------------------------
 
@@ -225,7 +196,7 @@ def _name(machine: t.Mapping[str, t.Any]) -> str:
     return str(machine.get("DNSName") or "").partition(".")[0]
 
 
-def _spaces(remote: t.Callable[[str], t.Any], fleet: str | None) -> dict[str, Vars]:
+def _spaces(remote: Remote, fleet: str | None) -> dict[str, Vars]:
     """The spaces of a host by name. One without the program was never prepared for any."""
     said = remote(f"{PROGRAM} info --json")
     if said.rc == NO_PROGRAM:

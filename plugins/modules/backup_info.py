@@ -15,7 +15,7 @@ description:
 extends_documentation_fragment:
   - clawops.fleet.attributes.info
   - clawops.fleet.backup
-  - clawops.fleet.backup.bots
+  - clawops.fleet.backup.either
 """
 
 EXAMPLES = r"""
@@ -32,9 +32,21 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+spaces:
+  description: One entry for each space, as V(bots) has them, with C(space) in place of C(bot).
+  returned: with O(spaces)
+  type: list
+  elements: dict
+  contains: {}
+vms:
+  description: One entry for each VM, as V(bots) has them, with C(vm) in place of C(bot).
+  returned: with O(vms)
+  type: list
+  elements: dict
+  contains: {}
 bots:
   description: One entry for each bot.
-  returned: success
+  returned: with O(bots)
   type: list
   elements: dict
   contains:
@@ -97,11 +109,11 @@ from ..module_utils._module import QuietModule
 
 def collect(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     store = arguments.store(params)
-    return verbs.info([arguments.access(params, store, bot) for bot in params["bots"]], params["parallel"])
+    return verbs.info([arguments.access(params, store, bot) for bot in arguments.listed(params)], params["parallel"])
 
 
 def main() -> None:
-    module = QuietModule(argument_spec=arguments.spec(), supports_check_mode=True)
+    module = QuietModule(argument_spec=arguments.either(), supports_check_mode=True, **arguments.EITHER)
     try:
         found = collect(module.params)
     except FleetError as error:

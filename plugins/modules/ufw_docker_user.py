@@ -70,11 +70,11 @@ options:
     default: []
   bridges:
     description:
-      - Interfaces that are bridges of containers. A V(+) at the end stands for any ending.
+      - Interfaces that are bridges of containers or guests. A V(+) at the end stands for any ending.
       - An interface with the default route is refused here.
     type: list
     elements: str
-    default: [docker0, br-+, cb-+, cs-+]
+    default: [docker0, br-+, cb-+, cs-+, virbr+]
 notes:
   - If INPUT of IPv6 is open by default on a host with Docker, the module refuses (code C(open_input)) instead of
     closing the published ports by number. Which ports these are changes with each container, and a list would be

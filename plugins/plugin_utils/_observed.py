@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
+import functools
 import typing as t
 
+from ansible.errors import AnsibleError
 from ansible.inventory.helpers import get_group_vars
+from ansible.module_utils.common.text.converters import to_native
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.unsafe_proxy import wrap_var
 from ansible.utils.vars import combine_vars
 from ansible.vars.plugins import get_vars_from_inventory_sources
+
+from ._remote import Remote, at_once
 
 Vars = dict[str, t.Any]
 OBSERVED = "fleet_observed"
@@ -103,3 +108,40 @@ class ObservedInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type:
         self._add_host_to_composed_groups(self.get_option("groups"), values, name, strict=strict, fetch_hostvars=False)
         self._add_host_to_keyed_groups(self.get_option("keyed_groups"), values, name, strict=strict,
                                        fetch_hostvars=False)
+
+
+class HostsInventory(ObservedInventory):
+    """A plugin that asks the hosts of another group, all at once. It has an option timeout."""
+
+    #: What those hosts are called.
+    ON = ""
+
+    def _ask(self, hosts: t.Sequence[str], ask: t.Callable[[Remote, t.Any], dict[str, Vars]]
+             ) -> dict[str, dict[str, Vars]]:
+        """For each host that answered, what is on it, by name. ask gets a host and the name of its fleet."""
+        questions = {host: question for host, question in ((host, self._question(host, ask)) for host in hosts)
+                     if question}
+        # A second more than a connection has, so that it can say itself what was wrong.
+        answers = at_once(questions, self.get_option("timeout") + 1)
+        found: dict[str, dict[str, Vars]] = {}
+        for host, answer in answers.items():
+            if isinstance(answer, Exception):
+                self._not_asked(host, answer)
+            else:
+                found[host] = answer
+        return found
+
+    def _question(self, host: str, ask: t.Callable[[Remote, t.Any], dict[str, Vars]]
+                  ) -> t.Callable[[], dict[str, Vars]] | None:
+        """Templates are evaluated here, before there are threads."""
+        values = {**self._values(host), "inventory_hostname": host}
+        self.templar.available_variables = values
+        try:
+            remote = Remote(values, self.templar.template, self.get_option("timeout"))
+            return functools.partial(ask, remote, self.templar.template(values.get("fleet_name")))
+        except AnsibleError as error:
+            self._not_asked(host, error)
+            return None
+
+    def _not_asked(self, host: str, reason: object) -> None:
+        self.display.warning(f"{self.ON} {host} was not asked for its {self.GROUP}: {to_native(reason).strip()}")

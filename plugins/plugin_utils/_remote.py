@@ -54,13 +54,13 @@ class Remote:
         become.set_options(var_options=self._options("become", become))
         self._connection.set_become_plugin(become)
 
-    def __call__(self, command: str) -> Said:
+    def __call__(self, command: str, data: bytes = b"\n") -> Said:
+        """data is for its standard input: something keeps ssh from a terminal, which would mix output and errors."""
         become = self._connection.become
         command = f"timeout {self._timeout} {command}"
         if become is not None:
             command = become.build_become_command(command, self._connection._shell)
-        # Something on standard input keeps ssh from a terminal, which would mix the output with the errors.
-        rc, out, err = self._connection.exec_command(command, in_data=b"\n", sudoable=become is not None)
+        rc, out, err = self._connection.exec_command(command, in_data=data, sudoable=become is not None)
         return Said(rc, to_text(out), to_text(err))
 
 

@@ -2,11 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The test bed: real components on one machine, each part on its own.
 
-  testbed up|down|reset|status [PART...]   parts: dockerhost[:HOST] minio outside model lab kubernetes (default: all)
+  testbed up|down|reset|status [PART...]   parts: see below (default: all)
   testbed isolate|rejoin HOST...           move hosts from the bed's network to the lab and back
   testbed env                              shell exports: addresses, endpoints, paths of keys
   testbed exec outside|lab COMMAND...      run a command on the neighbour, or on what the lab plays
   testbed relay ADDRESS PORT               a pipe into the lab: ssh -o ProxyCommand='scripts/testbed relay %h %p'
+
+Parts: dockerhost[:HOST] minio outside model lab kubernetes cloudimage vmhost[:HOST]. Guests of a vmhost run on its own
+network, without KVM, from the cloud image; they are reached through it: ssh -J root@10.213.0.14 ADDRESS.
 
 Attack and load tests run on isolated hosts. The lab has no uplink and plays the router, the neighbours 10.213.0.77 and
 .78, a second segment (10.214.0.0/24 at the host's eth1), the metadata server and every other address of the world: it
@@ -26,11 +29,12 @@ import shlex
 import sys
 import typing as t
 
-from . import cache, dockerhost, engine, kubernetes, lab, machine, minio, model, net, outside
+from . import cache, cloudimage, dockerhost, engine, kubernetes, lab, machine, minio, model, net, outside, vmhost
 from .job import BedError, Job
 
 PARTS: dict[str, t.Any] = {"dockerhost": dockerhost, "minio": minio, "outside": outside, "model": model, "lab": lab,
-                           "kubernetes": kubernetes}
+                           "kubernetes": kubernetes, "cloudimage": cloudimage, "vmhost": vmhost}
+HOSTS: dict[str, t.Any] = {"dockerhost": dockerhost, "vmhost": vmhost}
 Unit = tuple[str, t.Any, str]
 
 
@@ -41,7 +45,7 @@ def units(words: t.Sequence[str], every: bool = False) -> list[Unit]:
         part, _colon, instance = word.partition(":")
         module = PARTS.get(part)
         if module is None or (instance and instance not in module.INSTANCES):
-            known = [f"dockerhost:{host}" for host in dockerhost.INSTANCES]
+            known = [f"{name}:{one}" for name, module in HOSTS.items() for one in module.INSTANCES]
             raise BedError(f"no such part: {word}; there are {', '.join([*PARTS, *known])}")
         names = [instance] if instance else module.INSTANCES if every else module.DEFAULT
         found += [(part if name == part else f"{part}:{name}", module, name) for name in names]
@@ -143,13 +147,15 @@ def rejoin(words: t.Sequence[str]) -> int:
 def environment(_words: t.Sequence[str]) -> int:
     """Shell exports."""
     home = dockerhost.ssh_folder()
-    values = {f"CLAWOPS_BED_{host.upper()}": net.v4(host) for host in dockerhost.INSTANCES}
+    values = {f"CLAWOPS_BED_{host.upper()}": net.v4(host) for host in dockerhost.HOSTS}
     values |= {"CLAWOPS_BED_SSH_KEY": str(home / "id_ed25519"), "CLAWOPS_BED_KNOWN_HOSTS": str(home / "known_hosts")}
     values |= {"CLAWOPS_BED_S3_ENDPOINT": minio.endpoint(), "CLAWOPS_BED_S3_CREDENTIALS": str(minio.credentials())}
     values |= {"CLAWOPS_BED_S3_CA": str(minio.ca()) if minio.tls() else "", "CLAWOPS_BED_MODEL_URL": model.url()}
     values |= {"CLAWOPS_BED_OUTSIDE": net.v4("outside"), "CLAWOPS_BED_OUTSIDE_NETNS": net.namespace("outside")}
     values |= {"CLAWOPS_BED_LAB_NETNS": lab.NAMESPACE, "CLAWOPS_BED_LAB_ARRIVALS": str(lab.journal())}
     values |= {"CLAWOPS_BED_KUBECONFIG": str(kubernetes.kubeconfig()), "CLAWOPS_BED_REGISTRY": kubernetes.registry()}
+    values |= {"CLAWOPS_BED_CLOUD_IMAGE": vmhost.image_path(), "CLAWOPS_BED_CLOUD_IMAGE_URL": cloudimage.url()}
+    values |= {"CLAWOPS_BED_CLOUD_IMAGE_SHA256": cloudimage.sha256()}
     for key, value in values.items():
         print(f"export {key}={shlex.quote(value)}")
     return 0

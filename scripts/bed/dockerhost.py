@@ -8,12 +8,14 @@ import os
 import pathlib
 import shlex
 import socket
+import typing as t
 
-from . import cache, engine, lab, machine, net
+from . import cache, debian, engine, lab, machine, net
 from .job import BedError, Job, output
 
 SUITES = {"alder": "trixie", "birch": "bookworm"}
 INSTANCES = list(SUITES)
+HOSTS = [*INSTANCES, "oak", "maple"]  # all that are reached over SSH, also those of the part vmhost
 DEFAULT = [name for name in os.environ.get("CLAWOPS_BED_HOSTS", "alder").split(",") if name]
 # A small server as an installer leaves it.
 PACKAGES = """systemd-sysv dbus libpam-systemd udev openssh-server python3 python3-apt sudo ca-certificates cron kmod
@@ -25,8 +27,6 @@ FETCHED = {
     "bookworm": """docker.io iptables nftables ufw ulogd2 ulogd2-json logrotate python3-docker python3-boto3 mmdebstrap
         sqlite3""",
 }
-TRUSTED = pathlib.Path("/usr/local/share/ca-certificates")
-EXCLUDED = ["man", "doc", "locale"]
 CAPABILITIES = """SYS_ADMIN NET_ADMIN NET_RAW SYS_PTRACE AUDIT_WRITE AUDIT_CONTROL SYS_CHROOT SYS_TIME SYSLOG
     DAC_READ_SEARCH LINUX_IMMUTABLE MKNOD IPC_LOCK SYS_NICE SYS_BOOT"""
 # Where clouds serve metadata: never the machine's own, also when a firewall under test fails. The neighbour has none.
@@ -60,14 +60,16 @@ def up(job: Job, host: str) -> None:
     """The host, with systemd settled and SSH answering."""
     if host not in SUITES:
         raise BedError(f"no such host: {host}; there are {', '.join(SUITES)}")
-    machine.need(job, {"mmdebstrap": "mmdebstrap", "ssh-keygen": "openssh-client"})
-    tar = root_tar(job, SUITES[host])
-    net.ensure(job)
+    start(job, host, options(host, image(job, SUITES[host])))
+
+
+def start(job: Job, host: str, options: t.Sequence[object]) -> None:
+    """A container of these options as a managed host."""
+    machine.need(job, {"ssh-keygen": "openssh-client"})
     lab.rejoin(job, host)
-    tag = engine.import_image(job, f"clawops-bed/host:{SUITES[host]}", tar.name.split("-")[-1], tar)
     secret, known = _keys(job, host)
     files = {"/etc/ssh/ssh_host_ed25519_key": secret, "/root/.ssh/authorized_keys": known}
-    engine.container(job, net.container(host), options(host, tag), files, keep=True)
+    engine.container(job, net.container(host), options, files, keep=True)
     job.wait(f"systemd in {host}", lambda: _systemd(host) in ("running", "degraded"), timeout=120)
     job.wait(f"sshd in {host}", lambda: _login(host), timeout=60)
     if _systemd(host) == "degraded":
@@ -75,16 +77,16 @@ def up(job: Job, host: str) -> None:
         job.say(f"failed units: {' '.join(line.split()[0] for line in failed.splitlines())}")
 
 
-def options(host: str, tag: str) -> list[object]:
-    """No --privileged: that needs every capability, and many machines lack one."""
+def options(host: str, tag: str, data: str = "/var/lib/docker", extra: t.Sequence[object] = ()) -> list[object]:
+    """No --privileged: that needs every capability, and many machines lack one. data: where its volume is."""
     options: list[object] = ["-t", "--hostname", host, *net.options(host)]
     options += [f"--cap-add={capability}" for capability in CAPABILITIES.split()]
     options += [f"--security-opt={what}=unconfined" for what in ("seccomp", "apparmor", "systempaths")]
     options += ["--cgroupns=host", *_cgroups(), "--tmpfs=/run", "--tmpfs=/run/lock", "--tmpfs=/tmp:exec"]
-    options += ["-v", f"{net.container(host)}:/var/lib/docker", "--stop-signal=SIGRTMIN+3", "-e", "container=docker"]
+    options += ["-v", f"{net.container(host)}:{data}", "--stop-signal=SIGRTMIN+3", "-e", "container=docker"]
     options += ["--restart=on-failure"]  # so that a reboot is one
     options += [f"--add-host={who}:{net.v4(who)}" for who in ("minio", "model")]
-    return [*options, *_resolver(host), tag, *INIT]
+    return [*options, *_resolver(host), *extra, tag, *INIT]
 
 
 def _cgroups() -> list[str]:
@@ -106,64 +108,24 @@ def _resolver(host: str) -> list[str]:
     return ["-v", f"{path}:/etc/resolv.conf"]
 
 
+def image(job: Job, suite: str) -> str:
+    """The engine's image of a host, built from packages and kept."""
+    tar = root_tar(job, suite)
+    net.ensure(job)
+    return engine.import_image(job, f"clawops-bed/host:{suite}", tar.name.split("-")[-1], tar)
+
+
 def root_tar(job: Job, suite: str) -> pathlib.Path:
     """The root file system of a host, built from packages and kept."""
-    apt, sources = _apt_options(), _sources(suite)
-    trusted = {path.name: path.read_text() for path in sorted(TRUSTED.glob("*.crt"))}
-    recipe = [apt, sources, trusted, PACKAGES, FETCHED[suite], EXCLUDED, SSHD, CONFIGURE, PRUNE]
+    recipe = [*debian.inputs(suite), PACKAGES, FETCHED[suite], debian.EXCLUDED, SSHD, CONFIGURE, PRUNE]
+    fetch = f'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -qy -d install {shlex.join(FETCHED[suite].split())}'
 
     def build(out: pathlib.Path) -> None:
-        debs = cache.folder("debs", suite)
-        overlay = out.parent / "overlay"
-        (overlay / "etc/ssh/sshd_config.d").mkdir(parents=True)
-        (overlay / "etc/ssh/sshd_config.d/10-bed.conf").write_text(SSHD)
-        for name, text in trusted.items():
-            path = overlay / TRUSTED.relative_to("/") / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        scripts = {"configure": CONFIGURE, "prune": PRUNE}
-        for name, text in scripts.items():
-            cache.write(out.parent / name, f"#!/bin/sh\n{text}", 0o700)
-        archives = "/var/cache/apt/archives"
-        fetch = f'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -qy -d install {shlex.join(FETCHED[suite].split())}'
-        hooks = [
-            ("setup", f'mkdir -p "$1{archives}"'),
-            ("setup", f"sync-in {debs} {archives}"),
-            ("customize", f"sync-in {overlay} /"),
-            ("customize", str(out.parent / "configure")),
-            ("customize", fetch),
-            ("customize", f"sync-out {archives} {debs}"),
-            ("customize", str(out.parent / "prune")),
-        ]
-        argv = ["unshare", "--mount", "mmdebstrap", "--mode=root", "--variant=minbase", "--format=tar",
-                "--skip=cleanup/apt"]
-        argv += [f"--aptopt={option}" for option in apt]
-        argv += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in EXCLUDED]
-        argv += [f"--{when}-hook={what}" for when, what in hooks]
         job.say(f"building Debian {suite} from packages (log: {job.log})")
-        job.run([*argv, f"--include={','.join(PACKAGES.split())}", suite, out, *sources])
+        files = {"/etc/ssh/sshd_config.d/10-bed.conf": SSHD}
+        debian.bootstrap(job, suite, out, PACKAGES, files, [CONFIGURE, fetch, PRUNE])
 
     return cache.artefact(f"host-{suite}", cache.digest(recipe), build)
-
-
-def _apt_options() -> list[str]:
-    """Those settings of the machine's apt that reaching its mirror may need, and a few for a small host."""
-    wanted = ("Acquire::http::", "Acquire::https::", "Acquire::Check-")
-    found = [line for line in (output("apt-config", "dump") or "").splitlines() if line.startswith(wanted)]
-    kept = [line.rstrip(";") for line in found if not line.endswith(' "";')]
-    return [*kept, 'Acquire::Retries "5"', 'Acquire::Languages "none"', 'APT::Install-Recommends "false"']
-
-
-def _sources(suite: str) -> list[str]:
-    """The machine's Debian mirrors, for another suite; none of them means the tool's default."""
-    form = "$(ORIGIN) $(CODENAME) $(RELEASE) $(REPO_URI)"
-    lines = output("apt-get", "indextargets", "--format", form, "Created-By: Packages") or ""
-    rows = {tuple(line.split()) for line in lines.splitlines()}
-    rows = {row for row in rows if len(row) == 4 and row[0] == "Debian" and row[3].startswith("http")}
-    main = sorted(row[3] for row in rows if "-" not in row[2])
-    security = sorted(row[3] for row in rows if row[2].endswith("-security"))
-    lines_of = [(main[:1], suite), (main[:1], f"{suite}-updates"), (security[:1], f"{suite}-security")]
-    return [f"deb {mirror} {name} main" for mirrors, name in lines_of for mirror in mirrors]
 
 
 def ssh_folder() -> pathlib.Path:
@@ -177,13 +139,13 @@ def _keys(job: Job, host: str) -> tuple[str, str]:
     """The host's secret key, and the client key that may log in; made once."""
     with cache.lock("ssh"):
         home = ssh_folder()
-        for name in ("id_ed25519", *(f"host_{one}" for one in SUITES)):
+        for name in ("id_ed25519", *(f"host_{one}" for one in HOSTS)):
             if not (home / f"{name}.pub").exists():
                 (home / name).unlink(missing_ok=True)
                 job.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"clawops-bed {name}", "-f", home / name])
         lines = [
             f"{one},{net.v4(one)},{net.v6(one)} {' '.join((home / f'host_{one}.pub').read_text().split()[:2])}\n"
-            for one in SUITES
+            for one in HOSTS
         ]
         cache.write(home / "known_hosts", "".join(lines), 0o644)
         return (home / f"host_{host}").read_text(), (home / "id_ed25519.pub").read_text()

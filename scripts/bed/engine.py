@@ -140,6 +140,21 @@ def import_image(job: Job, repository: str, key: str, tar: pathlib.Path) -> str:
     return tag
 
 
+def build_image(job: Job, kind: str, recipe: str) -> str:
+    """The image of a Dockerfile."""
+    tag = f"clawops-bed/{kind}:{cache.digest(recipe)}"
+    if inspect("image", tag, "{{.Id}}") is None:
+        job.say(f"building the image {kind} (log: {job.log})")
+        label = f"--label={LABEL}.image={kind}"
+        job.run(["docker", "build", "--network=host", label, "--tag", tag, "-"], data=recipe.encode())
+    return tag
+
+
+def forget_images(kind: str) -> None:
+    """No image of an older recipe that nothing uses."""
+    output("docker", "image", "prune", "-af", "--filter", f"label={LABEL}.image={kind}")
+
+
 def container(job: Job, name: str, options: t.Sequence[object], files: t.Mapping[str, str], keep: bool = False) -> None:
     """A running container of these options; files (path -> text, 0600, root) are put in before its start.
 

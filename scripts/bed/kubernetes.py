@@ -16,7 +16,7 @@ import re
 import tarfile
 import urllib.request
 
-from . import cache, dockerhost, engine, golang, kubernetes_node, kubernetes_pki, machine, net
+from . import cache, dockerhost, engine, golang, kubernetes_node, kubernetes_pki, net
 from .job import BedError, Job, output
 
 INSTANCES = DEFAULT = ["kubernetes"]
@@ -71,7 +71,7 @@ def up(job: Job, _name: str) -> None:
     files = kubernetes_node.files(pki, NODE, net.v4(NODE))
     cache.remember(nsdelegate=cache.state().get("nsdelegate", _delegating()))
     engine.container(job, CONTAINER, _options(programs, tag), files)
-    output("docker", "image", "prune", "-af", "--filter", f"label={engine.LABEL}.image=node")  # of older recipes
+    engine.forget_images("node")
     job.wait(f"the registry (see `docker exec {CONTAINER} journalctl`)", lambda: _repositories() is not None)
     _push(job)
     job.wait("the API server", lambda: output(*_kubectl("get", "--raw", "/readyz")) == "ok")
@@ -119,17 +119,7 @@ def _build(job: Job) -> dict[str, pathlib.Path]:
 
 def _image(job: Job) -> str:
     """A managed host with the node's packages."""
-    machine.need(job, {"mmdebstrap": "mmdebstrap"})
-    tar = dockerhost.root_tar(job, SUITE)
-    net.ensure(job)
-    base = engine.import_image(job, f"clawops-bed/host:{SUITE}", tar.name.split("-")[-1], tar)
-    recipe = DOCKERFILE.format(base=base)
-    tag = f"clawops-bed/node:{cache.digest(recipe)}"
-    if engine.inspect("image", tag, "{{.Id}}") is None:
-        job.say(f"building the node's image (log: {job.log})")
-        label = f"--label={engine.LABEL}.image=node"
-        job.run(["docker", "build", "--network=host", label, "--tag", tag, "-"], data=recipe.encode())
-    return tag
+    return engine.build_image(job, "node", DOCKERFILE.format(base=dockerhost.image(job, SUITE)))
 
 
 def _kubectl(*argv: str) -> list[str]:

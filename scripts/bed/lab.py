@@ -13,15 +13,16 @@ import ipaddress
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import typing as t
 
 from . import cache, engine, machine, net
+from .daemon import Daemon
 from .job import BedError, Job, output
 
 INSTANCES = DEFAULT = ["lab"]
 NAMESPACE = net.namespace("lab")
+SERVING = Daemon("lab")
 WITNESS = pathlib.Path(__file__).with_name("witness.py")
 LANS = {
     "lan": (net.V4, net.V6),
@@ -83,7 +84,7 @@ def up(job: Job, _name: str) -> None:
     """Namespace, both LANs, and the witness of today's code. Repairs what is missing."""
     machine.need(job, {"ip": "iproute2"})
     if not exists():
-        _stop_witness()  # of a namespace that has lost its name
+        SERVING.stop()  # of a namespace that has lost its name
         output("ip", "netns", "delete", NAMESPACE)
         job.run(["ip", "netns", "add", NAMESPACE])
     for key, value in SYSCTLS.items():
@@ -111,35 +112,13 @@ def _steps(links: t.Collection[str]) -> t.Iterator[str]:
 
 def _start_witness(job: Job) -> None:
     version = cache.digest(WITNESS.read_text(), PORTS, sys.version)
-    if _mark().get("version") == version and _witnessed():
+    if SERVING.alive(version):
         return
-    _stop_witness()
+    SERVING.stop()
     journal().unlink(missing_ok=True)
     argv = ["ip", "netns", "exec", NAMESPACE, sys.executable, WITNESS, "--journal", journal(), "--tcp", PORTS]
     argv += ["--udp", PORTS, "--wires", "cb-,c2-", "--foreign"]
-    with job.log.open("ab") as log:
-        child = subprocess.Popen([str(word) for word in argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                 cwd="/", start_new_session=True)
-    job.wait(f"the lab's witness (see {job.log})", lambda: journal().exists() or child.poll() is not None)
-    if child.poll() is not None:
-        raise BedError(f"the lab's witness ended; see {job.log}")
-    cache.remember(lab={"pid": child.pid, "identity": machine.identity(child.pid), "version": version})
-
-
-def _witnessed() -> bool:
-    mark = _mark()
-    return bool(mark) and machine.identity(mark["pid"]) == mark["identity"]
-
-
-def _mark() -> dict[str, t.Any]:
-    mark: dict[str, t.Any] = cache.state().get("lab", {})
-    return mark
-
-
-def _stop_witness() -> None:
-    if mark := _mark():
-        machine.stop(mark["pid"], mark["identity"], timeout=5)
-    cache.remember(lab=None)
+    SERVING.start(job, argv, version, lambda: journal().exists())
 
 
 def down(job: Job, _name: str) -> None:
@@ -147,13 +126,13 @@ def down(job: Job, _name: str) -> None:
     for host in isolated():
         with contextlib.suppress(BedError):
             rejoin(job, host)
-    _stop_witness()
+    SERVING.stop()
     output("ip", "netns", "delete", NAMESPACE)
 
 
 def status(_name: str) -> tuple[str, str]:
     """State, and who is in it."""
-    return ("up" if exists() and _witnessed() else "down"), f"isolated: {' '.join(isolated()) or 'none'}"
+    return ("up" if exists() and SERVING.alive() else "down"), f"isolated: {' '.join(isolated()) or 'none'}"
 
 
 # -- cables -----------------------------------------------------------------------------------------------------------

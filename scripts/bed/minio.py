@@ -63,16 +63,14 @@ def up(job: Job, name: str) -> None:
     keys = _keys(name)
     if external(name):
         return
-    image = _image_tar(job)
     net.ensure(job)
-    tag = engine.import_image(job, "clawops-bed/minio", image.name.split("-")[-1], image)
     files = {"/etc/minio.env": f"MINIO_ROOT_USER={keys['access_key']}\nMINIO_ROOT_PASSWORD={keys['secret_key']}\n"}
     if name == TLS:
         files |= _certificates(job)
     published = ["-p", f"127.0.0.1:{LOOPBACK[name]}:{PORT}", "-v", f"{_container(name)}:/data"]
     settings = ["-e", "MINIO_CONFIG_ENV_FILE=/etc/minio.env", "-e", "MINIO_BROWSER=off", "-e", "MINIO_UPDATE=off"]
     serve = ["/minio", "server", "--quiet", "--certs-dir", "/certs", "--address", f":{PORT}", "/data"]
-    engine.container(job, _container(name), [*net.options(name), *published, *settings, tag, *serve], files)
+    engine.container(job, _container(name), [*net.options(name), *published, *settings, image(job), *serve], files)
     job.wait(f"{endpoint(name)} (see `docker logs {_container(name)}`)", lambda: _answers(name))
 
 
@@ -93,6 +91,12 @@ def _keys(name: str) -> dict[str, str]:
     about = {"endpoint": endpoint(name), **keys, "ca": trust, "own": not own}
     cache.write(path, json.dumps(about, indent=1) + "\n")
     return keys
+
+
+def image(job: Job) -> str:
+    """The engine's image of the server, which has nothing else in it."""
+    tar = _image_tar(job)
+    return engine.import_image(job, "clawops-bed/minio", tar.name.split("-")[-1], tar)
 
 
 def _image_tar(job: Job) -> pathlib.Path:

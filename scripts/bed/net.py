@@ -14,7 +14,8 @@ from .job import BedError, Job, output
 NAME = "clawops-bed"
 V4 = ipaddress.ip_network("10.213.0.0/24")
 V6 = ipaddress.ip_network("fd13:c1a0:beef::/64")
-LAST = {"minio": 5, "model": 6, "minio-tls": 7, "kubernetes": 8, "alder": 11, "birch": 12, "outside": 66}
+LAST = {"minio": 5, "model": 6, "minio-tls": 7, "kubernetes": 8, "cloudimage": 9, "alder": 11, "birch": 12,
+        "oak": 14, "maple": 15, "outside": 66}
 
 
 def v4(who: str) -> str:

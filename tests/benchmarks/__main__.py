@@ -22,13 +22,14 @@ import firewall
 import kubernetes
 import playbook
 import spaces
+import vms
 from box import Box
 from measure import Row, table
 from place import Broken
 
 BENCHMARKS: dict[str, t.Callable[[Box], list[Row]]] = {
     "firewall": firewall.run, "backup": backup.run, "playbook": playbook.run, "kubernetes": kubernetes.run,
-    "spaces": spaces.run}
+    "spaces": spaces.run, "vms": vms.run}
 
 
 def load() -> str:

@@ -28,6 +28,7 @@ class Box(Place):
     """One host; a context manager that leaves the test bed as it was."""
 
     folder = WORK
+    part = "dockerhost"
 
     def __init__(self, host: str, work: pathlib.Path, quick: bool = False) -> None:
         self.host, self.work, self.quick = host, work, quick
@@ -68,7 +69,7 @@ class Box(Place):
 
     def up(self, *parts: str) -> None:
         """This host, with a folder of our own, and these parts."""
-        self.need(f"dockerhost:{self.host}", *parts)
+        self.need(f"{self.part}:{self.host}", *parts)
         self.shell(f"rm -rf {WORK} && mkdir -m 755 {WORK}")
         self.later(self.shell, f"rm -rf {WORK}")
 

@@ -83,6 +83,13 @@ def longer(what: str, ours: Times, peer: Times, most: float | None = None) -> Ro
     return Row(what, str(len(ours)), seconds(ours), seconds(peer), f"{ratio:.2f} x as long", goal, met)
 
 
+def within(what: str, ours: Times, peer: Times, times: float, plus: float) -> Row:
+    """Whether we take at most so many times as long as the peer, and so many seconds."""
+    row = longer(what, ours, peer)
+    beyond = statistics.median(one - times * other for one, other in zip(ours, peer))
+    return dataclasses.replace(row, goal=f"<= {times:g} x + {plus:g} s", met=beyond <= plus)
+
+
 def more(what: str, ours: Times, peer: Times, most: float) -> Row:
     """How many seconds more than the peer we take."""
     added = statistics.median(one - other for one, other in zip(ours, peer))

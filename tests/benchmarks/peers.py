@@ -18,7 +18,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 CACHE = pathlib.Path(os.environ["CLAWOPS_CACHE"])
 REQUIREMENTS = HERE / "requirements.txt"
 CONSTRAINTS = HERE.parent / "requirements.txt"
-COLLECTIONS = ("community/general", "community/docker", "community/library_inventory_filtering_v1", "kubernetes/core")
+COLLECTIONS = ("community/general", "community/docker", "community/library_inventory_filtering_v1",
+               "community/libvirt", "kubernetes/core")
 
 
 def place() -> pathlib.Path:

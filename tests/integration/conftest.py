@@ -61,3 +61,13 @@ def site(tmp_path):
     made = Site(tmp_path)
     yield made
     made.discard()
+
+
+@pytest.fixture(scope="module")
+def oak(tmp_path_factory):
+    """A VM host."""
+    from guests_bed import prepared
+
+    made = prepared(tmp_path_factory.mktemp("guests"))
+    yield made
+    made.clear()

@@ -24,6 +24,9 @@ PLACE = "/opt/clawops-lab"
 class Managed:
     """One host. Nothing here goes through its firewall."""
 
+    #: How long a module may take.
+    seconds = 180
+
     def __init__(self, host: str) -> None:
         self.host, self.container = host, net.container(host)
 
@@ -54,7 +57,7 @@ class Managed:
         """One module on the host; what it said, its steps, and whether it was killed."""
         argv = ["docker", "exec", "-i", "-w", PLACE, self.container, "python3", f"{PLACE}/on_host.py", name]
         done = subprocess.run(argv, input=json.dumps({"arguments": arguments, **death}).encode(), capture_output=True,
-                              check=False, timeout=180)
+                              check=False, timeout=self.seconds)
         if done.returncode == 137:
             return {"killed": True}
         assert done.stdout.strip(), done.stderr.decode()[-3000:]

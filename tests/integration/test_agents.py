@@ -8,7 +8,7 @@ import json
 import subprocess
 
 import pytest
-from bed import net
+from bed import dockerhost, net
 from conftest import ROOT
 
 pytestmark = pytest.mark.full
@@ -47,10 +47,11 @@ def tools(box, tmp_path, monkeypatch):
     monkeypatch.setitem(box.env, "ANSIBLE_INVENTORY", f"{ROOT}/inventory/local/hosts.yml,{tmp_path}/spaces.yml")
     box.play("site")
     in_bot("sh", "-c", f"rm -f {STATE}/spaces_key*; ssh-keygen -q -t ed25519 -N '' -f {STATE}/spaces_key")
-    host_key = on_host("cut", "-d ", "-f1,2", "/etc/ssh/ssh_host_ed25519_key.pub").strip()
+    host_key = (dockerhost.ssh_folder() / "host_alder.pub").read_text().strip()
     in_bot("tee", f"{STATE}/spaces_known_hosts", stdin=f"{HOST} {host_key}\n")
     public = in_bot("cat", f"{STATE}/spaces_key.pub").strip()
-    yield {"sandbox_host_agents": [{"bot": "alpha", "public_key": public, "spaces": ["alpha-*"]}],
+    agent = {"bot": "alpha", "public_key": public, "spaces": ["alpha-*"], "templates": ["offline"]}
+    yield {"sandbox_host_agents": [agent],
            "network_guard_host_services": [{"port": "22", "protocol": "tcp", "comment": "spaces of bots"}]}
     box.play("site")
     on_host("sh", "-c", "docker rm --force clawdspace-alpha-desk; docker volume rm --force clawdspace-vol-alpha-desk; "

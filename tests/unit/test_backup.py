@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import shutil
 import sqlite3
 import stat
 import tempfile
+import types
 
 import pytest
 from ansible_collections.clawops.fleet.plugins.filter import backup as filters
@@ -98,10 +100,10 @@ class Restic:
 
 
 class S3:
-    """The three calls of the client that the code makes, on a set of keys."""
+    """The calls of the client that the code makes, on a set of keys."""
 
     def __init__(self, keys=(), error=None):
-        self.keys, self.error = set(keys), error
+        self.keys, self.error, self.bodies = set(keys), error, {}
 
     def list_objects_v2(self, Bucket, Prefix, **_more):
         if self.error:
@@ -111,8 +113,18 @@ class S3:
     def create_bucket(self, Bucket, **more):
         self.error, self.more = None, more
 
+    def put_object(self, Bucket, Key, Body):
+        self.keys.add(Key)
+        self.bodies[Key] = Body
+
+    def get_object(self, Bucket, Key):
+        if Key not in self.bodies:
+            raise ClientError("NoSuchKey")
+        return {"Body": io.BytesIO(self.bodies[Key])}
+
     def delete_object(self, Bucket, Key):
-        self.keys.remove(Key)
+        self.keys.discard(Key)
+        self.bodies.pop(Key, None)
 
 
 class ClientError(Exception):
@@ -131,8 +143,11 @@ class World:
         return str(self.top / "lib")
 
     def access(self, bot="alpha"):
-        return verbs.Access(bot, lambda: bucket.Bucket(STORE, self.s3),
-                            restic.Repository(STORE, bot, KEYS, self.restic))
+        marks = bucket.Marks(self.bucket, bot)
+        return verbs.Access(bot, self.bucket, restic.Repository(STORE, bot, KEYS, self.restic, marks=marks))
+
+    def bucket(self):
+        return bucket.Bucket(STORE, self.s3)
 
     def source(self, bot="alpha", exclude=()):
         trees = [host.Tree("state", str(self.top / "bots" / bot), tuple(exclude))]
@@ -257,12 +272,23 @@ def test_an_unreadable_authority(tmp_path):
     assert _code(lambda: bucket.check_ca(str(tmp_path / "none"))) == "ca_unreadable"
 
 
-def test_the_policy_reaches_one_prefix_and_deletes_no_data():
-    text = json.dumps(bucket.policy(STORE, "alpha"))
-    assert "home/bots/alpha/" in text
-    for statement in bucket.policy(STORE, "alpha")["Statement"]:
-        if "s3:DeleteObject" in statement["Action"]:
-            assert all(one.endswith(("/locks/*", "/snapshots/*")) for one in statement["Resource"])
+def test_a_bots_policy_reaches_one_prefix_and_deletes_locks_alone():
+    statements = bucket.policy(STORE, "alpha")["Statement"]
+    assert all("home/bots/alpha/" in json.dumps(statement) for statement in statements)
+    deleting = [statement for statement in statements if "s3:DeleteObject" in statement["Action"]]
+    assert [one["Resource"] for one in deleting] == [["arn:aws:s3:::backups/home/bots/alpha/locks/*"]]
+
+
+def test_no_policy_removes_old_versions():
+    text = json.dumps([bucket.policy(STORE, "alpha"), bucket.prune_policy(STORE)])
+    assert "DeleteObjectVersion" not in text and "s3:*" not in text and "Bypass" not in text
+
+
+def test_long_lists_come_in_pages():
+    pages = [{"Contents": [{"Key": "1"}], "IsTruncated": True, "NextContinuationToken": "t"},
+             {"Contents": [{"Key": "2"}]}]
+    client = types.SimpleNamespace(list_objects_v2=lambda **_more: pages.pop(0))
+    assert [one["Key"] for one in bucket.Bucket(STORE, client).objects("x")] == ["1", "2"]
 
 
 # Repositories
@@ -300,7 +326,7 @@ def test_data_without_config_is_left_alone(world):
 
 def test_an_old_restic_is_named(world):
     world.restic.do_version = lambda words: Finished(0, "restic 0.14.0 compiled", "")
-    assert _code(_repositories(world).plan) == "restic_too_old"
+    assert _code(lambda: go(_repositories(world))) == "restic_too_old"
     plan = _repositories(world, check=True)
     world.restic.do_version = lambda words: Finished(127, "", "")
     assert not plan.plan().complete
@@ -433,7 +459,8 @@ def test_check_mode_says_what_is_not_there_yet(world):
 def test_an_incomplete_snapshot_is_taken_back(world):
     world.restic.code = 3
     assert _code(lambda: go(world.snapshots())) == "incomplete"
-    assert not world.restic.snapshots
+    assert world.restic.snapshots and not world.access().repository.snapshots()
+    assert _code(lambda: world.access().repository.choose("latest")) == "snapshot_missing"
     assert not list((world.top / "lib/staging").iterdir())
 
 
@@ -446,8 +473,8 @@ def test_the_snapshot_of_a_killed_run_does_not_count(world):
     world.restic.snapshots.append({**world.restic.snapshots[0], "id": "half", "tags": [f"run={run}"]})
     world.restic.do_backup = original
     go(world.snapshots())
-    assert "half" not in {one["id"] for one in world.restic.snapshots}
-    assert len(world.restic.snapshots) == 2 and not left.exists()
+    found = {one.id for one in world.access().repository.snapshots()}
+    assert "half" not in found and len(found) == 2 and not left.exists()
 
 
 def test_runs_exclude_each_other(world):
@@ -595,7 +622,7 @@ def test_files_go_to_the_user_of_this_host_without_privileges(tmp_path):
         (tmp_path / name).write_text("x")
         os.chown(tmp_path / name, uid, uid)
         (tmp_path / name).chmod(0o6755)
-    host._own(str(tmp_path), part, host.Place("state", "/x", "nobody"))
+    host._own(str(tmp_path), part, *host.Place("state", "/x", "nobody").ids())
     facts = {path.name: path.stat() for path in tmp_path.iterdir()}
     nobody = pwd.getpwnam("nobody").pw_uid
     assert {name: one.st_uid for name, one in facts.items()} == {"own": nobody, "roots": 0, "strangers": nobody}

@@ -120,3 +120,9 @@ def test_the_bare_client_sees_what_differs() -> None:
     assert covers({"a": [{"b": 1}]}, {"a": [{"b": 1, "made": "up"}], "more": 2})
     assert not covers({"a": [{"b": 1}]}, {"a": [{"b": 2}]})
     assert not covers({"a": [{"b": 1}]}, {"a": []})
+
+
+def test_within_is_a_factor_and_some_seconds() -> None:
+    row = measure.within("what", [3.0, 3.2, 9.0], [2.0, 2.0, 2.0], 1.1, 1)
+    assert (row.goal, row.ratio, row.met) == ("<= 1.1 x + 1 s", "1.60 x as long", True)
+    assert not measure.within("what", [3.3], [2.0], 1.1, 1).met

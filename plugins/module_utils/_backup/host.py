@@ -57,19 +57,21 @@ class HostRunner:
             try:
                 out, err = child.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:
-                _end(child)
-                raise FleetError("timeout", f"{' '.join(argv[:1])} took more than {timeout} seconds.",
+                words = _end(child).strip()[-500:]
+                raise FleetError("timeout", f"{' '.join(argv[:1])} took more than {timeout} seconds."
+                                 + (f" It said: {words}" if words else ""),
                                  "Raise timeout, or see what it waits for.") from None
         return Finished(child.returncode, out, err)
 
 
-def _end(child: subprocess.Popen[str]) -> None:
+def _end(child: subprocess.Popen[str]) -> str:
+    """Returns what it had to say."""
     child.send_signal(signal.SIGTERM)  # restic then removes its lock
     try:
-        child.communicate(timeout=20)
+        return child.communicate(timeout=20)[1]
     except subprocess.TimeoutExpired:
         child.kill()
-        child.communicate()
+        return child.communicate()[1]
 
 
 @contextlib.contextmanager
@@ -83,13 +85,38 @@ def lock(state: str, bot: str, runner: HostRunner) -> t.Iterator[None]:
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
-            raise FleetError("busy", f"Another backup or restore of bot {bot} is running on this host.",
+            raise FleetError("busy", f"Another backup or restore of {bot} is running on this host.",
                              "Wait for it to end.", bot=bot) from None
         runner.inherited = (file.fileno(),)
         try:
             yield
         finally:
             runner.inherited = ()
+
+
+@contextlib.contextmanager
+def staging(path: str, stage: t.Callable[[str], Staged]) -> t.Iterator[Staged]:
+    """What stage() makes of the name of an unconfirmed run, with the manifest at path as long as it is needed."""
+    staged = None
+    try:
+        staged = stage(_clean(path))
+        yield staged
+    finally:
+        if staged is None or staged.settled:
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            # The manifest stays: by it the next run knows which snapshot must not count.
+            shutil.rmtree(os.path.join(path, "sqlite"), ignore_errors=True)
+
+
+def _clean(path: str) -> str:
+    """Removes what a killed run left and returns that run's name."""
+    run = ""
+    with contextlib.suppress(OSError, FleetError):
+        run = Manifest.from_json(_files.read(os.path.join(path, MANIFEST)) or "").run
+    if os.path.lexists(path):
+        shutil.rmtree(path)
+    return run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,10 +143,11 @@ class HostSource:
     """A bot's directories on this host, made consistent while the bot runs."""
 
     def __init__(self, bot: str, fleet: str, host: str, trees: t.Sequence[Tree], substrate: str = "docker",
-                 version: str = "", state: str = STATE, timeout: float = 14400) -> None:
+                 version: str = "", state: str = STATE, timeout: float = 14400, hidden: bool = False) -> None:
         check_paths(bot, [tree.path for tree in trees], [tree.role for tree in trees])
         self.bot, self.fleet, self.host, self.trees = bot, fleet, host, tuple(trees)
         self.substrate, self.version, self.state, self.timeout = substrate, version, state, timeout
+        self.hidden = hidden
         self.runner = HostRunner()
         self.staging = os.path.join(state, "staging", bot)
 
@@ -132,57 +160,48 @@ class HostSource:
 
     @contextlib.contextmanager
     def open(self) -> t.Iterator[Staged]:
-        with lock(self.state, self.bot, self.runner):
-            unconfirmed = self._clean()
-            staged = None
-            try:
-                staged = self._stage(unconfirmed)
-                yield staged
-            finally:
-                if staged is None or staged.settled:
-                    shutil.rmtree(self.staging, ignore_errors=True)
-                else:
-                    # The manifest stays: by it the next run knows which snapshot must not count.
-                    shutil.rmtree(os.path.join(self.staging, "sqlite"), ignore_errors=True)
-
-    def _clean(self) -> str:
-        """Removes what a killed run left and returns that run's name."""
-        run = ""
-        with contextlib.suppress(OSError, FleetError):
-            run = Manifest.from_json(_files.read(os.path.join(self.staging, MANIFEST)) or "").run
-        if os.path.lexists(self.staging):
-            shutil.rmtree(self.staging)
-        return run
+        with lock(self.state, self.bot, self.runner), staging(self.staging, self._stage) as staged:
+            yield staged
 
     def _stage(self, unconfirmed: str) -> Staged:
         # Owners of databases pass through these directories to their own copies; nothing in them can be listed.
         os.makedirs(self.staging)
         for directory in (os.path.dirname(self.staging), self.staging):
             os.chmod(directory, 0o711)  # noqa: S103
-        found = {tree.role: sqlite.find(tree.path, tree.exclude) for tree in self.trees}
-        databases = [database for role in found for database in found[role]]
-        copies = sqlite.copy(databases, self.staging, self.timeout)
+        parts, exclude = copied(self.trees, self.staging, self.timeout, self.hidden)
         os.chmod(self.staging, 0o700)
-        parts = tuple(self._part(tree, found[tree.role], copies) for tree in self.trees)
         manifest = Manifest(fleet=self.fleet, bot=self.bot, host=self.host, substrate=self.substrate,
                             bot_version=self.version, run=uuid.uuid4().hex, parts=parts,
                             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"))
         _files.write(os.path.join(self.staging, MANIFEST), manifest.to_json(), 0o600)
-        exclude = [pattern(database.path + ending) for database in databases for ending in sqlite.COMPANIONS]
-        exclude += [f"{pattern(tree.path)}/{one}" for tree in self.trees for one in tree.exclude]
         return Staged(manifest=manifest, directory=self.staging, paths=tuple(tree.path for tree in self.trees),
-                      exclude=tuple(exclude), unconfirmed=unconfirmed)
+                      exclude=exclude, unconfirmed=unconfirmed)
 
-    def _part(self, tree: Tree, found: list[sqlite.Found], copies: dict[str, str]) -> Part:
-        facts = os.lstat(tree.path)
-        databases = []
-        for one in found:
-            if one.path in copies:
-                path = os.path.join(self.staging, copies[one.path])
-                databases.append(Database(one.relative, copies[one.path], sqlite.sha256(path), os.lstat(path).st_size,
-                                          one.uid, one.gid, one.mode))
-        return Part(tree.role, tree.path, _owner(facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode),
-                    tuple(databases))
+
+def copied(trees: t.Sequence[Tree], directory: str, timeout: float, hidden: bool = False
+           ) -> tuple[tuple[Part, ...], tuple[str, ...]]:
+    """Copies the databases of trees into a directory. Returns the manifest's parts, and what restic has to leave out.
+
+    hidden says that nobody but root gets through what is above the trees.
+    """
+    found = {tree.role: sqlite.find(tree.path, tree.exclude) for tree in trees}
+    databases = [database for role in found for database in found[role]]
+    copies = sqlite.copy(databases, directory, timeout, [tree.path for tree in trees] if hidden else ())
+    exclude = [pattern(database.path + ending) for database in databases for ending in sqlite.COMPANIONS]
+    exclude += [f"{pattern(tree.path)}/{one}" for tree in trees for one in tree.exclude]
+    return tuple(_part(tree, found[tree.role], copies, directory) for tree in trees), tuple(exclude)
+
+
+def _part(tree: Tree, found: list[sqlite.Found], copies: dict[str, str], directory: str) -> Part:
+    facts = os.lstat(tree.path)
+    databases = []
+    for one in found:
+        if one.path in copies:
+            path = os.path.join(directory, copies[one.path])
+            databases.append(Database(one.relative, copies[one.path], sqlite.sha256(path), os.lstat(path).st_size,
+                                      one.uid, one.gid, one.mode))
+    return Part(tree.role, tree.path, _owner(facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode),
+                tuple(databases))
 
 
 def _owner(uid: int, gid: int) -> Owner:
@@ -245,7 +264,7 @@ class HostTarget:
             len(self.occupied()) == len(self._places))
 
     def _identities(self) -> dict[str, str]:
-        return {place.role: _identity(place.path) for place in self._places}
+        return {place.role: identity(place.path) for place in self._places}
 
     @property
     def _record_path(self) -> str:
@@ -315,11 +334,11 @@ class HostTarget:
         if os.path.lexists(scratch.directory):
             shutil.rmtree(scratch.directory)
 
-    def switch(self, scratches: list[Scratch], manifest: Manifest, snapshot: str) -> list[str]:
+    def switch(self, scratches: list[Scratch], manifest: Manifest, snapshot: str, staging: str) -> list[str]:
         """Verifies and finishes the restored trees, then renames them into place. Returns what was kept aside."""
         for scratch in scratches:
             for role in scratch.roles:
-                self._finish(scratch, manifest.part(role), self._place(role))
+                finish(self.bot, scratch.directory, manifest.part(role), staging, self._place(role).ids())
         os.sync()
         self._stop()
         self._remember(snapshot, done=False)
@@ -333,28 +352,6 @@ class HostTarget:
 
     def _place(self, role: str) -> Place:
         return next(place for place in self._places if place.role == role)
-
-    def _finish(self, scratch: Scratch, part: Part, place: Place) -> None:
-        tree = scratch.directory + part.path
-        if not os.path.isdir(tree) or os.path.realpath(tree) != tree:
-            raise FleetError("unsafe_snapshot", f"Bot {self.bot}: the snapshot's {part.path} is no directory.",
-                             "Choose another snapshot.", bot=self.bot)
-        staging = os.path.join(scratch.directory, "staging")
-        for database in part.databases:
-            self._put(os.path.join(staging, database.copy), os.path.join(tree, database.path), database)
-        _own(tree, part, place)
-
-    def _put(self, copy: str, path: str, database: Database) -> None:
-        directory = os.path.dirname(path)
-        if not os.path.isdir(directory) or os.path.realpath(directory) != directory or os.path.lexists(path):
-            raise FleetError("unsafe_snapshot", f"Bot {self.bot}: {database.path} does not lie in a plain directory.",
-                             "Choose another snapshot.", bot=self.bot)
-        if not os.path.lexists(copy) or sqlite.sha256(copy) != database.sha256:
-            raise FleetError("checksum", f"Bot {self.bot}: the copy of {database.path} is not what the manifest says.",
-                             "Choose another snapshot, and run restic check.", bot=self.bot)
-        os.rename(copy, path)
-        os.chmod(path, database.mode)
-        os.chown(path, database.uid, database.gid)
 
     def _stop(self) -> None:
         running = self._running()
@@ -380,12 +377,36 @@ class HostTarget:
                 yield f"{path}.before-restore-{stamp}"
 
 
-def _own(tree: str, part: Part, place: Place) -> None:
+def finish(bot: str, scratch: str, part: Part, staging: str, owner: tuple[int, int]) -> None:
+    """Makes a restored tree whole: the copies of its databases in their places, everything with its new owner."""
+    tree = scratch + part.path
+    if not os.path.isdir(tree) or os.path.realpath(tree) != tree:
+        raise FleetError("unsafe_snapshot", f"Bot {bot}: the snapshot's {part.path} is no directory.",
+                         "Choose another snapshot.", bot=bot)
+    for database in part.databases:
+        _put(bot, f"{scratch}{staging}/{database.copy}", os.path.join(tree, database.path), database)
+    _own(tree, part, *owner)
+
+
+def _put(bot: str, copy: str, path: str, database: Database) -> None:
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory) or os.path.realpath(directory) != directory or os.path.lexists(path):
+        raise FleetError("unsafe_snapshot", f"Bot {bot}: {database.path} does not lie in a plain directory.",
+                         "Choose another snapshot.", bot=bot)
+    if not os.path.lexists(copy) or sqlite.sha256(copy) != database.sha256:
+        raise FleetError("checksum", f"Bot {bot}: the copy of {database.path} is not what the manifest says.",
+                         "Choose another snapshot, and run restic check.", bot=bot)
+    os.rename(copy, path)
+    os.chmod(path, database.mode)
+    if os.geteuid() == 0:
+        os.chown(path, database.uid, database.gid)
+
+
+def _own(tree: str, part: Part, uid: int, gid: int) -> None:
     """Gives a restored tree to the bot's user of this host; root's files stay root's when the bot is not root.
 
     lchown is called for every file, changed or not: the kernel then drops set-id bits and file capabilities.
     """
-    uid, gid = place.ids()
 
     def own(path: str) -> None:
         facts = os.lstat(path)
@@ -401,7 +422,7 @@ def _own(tree: str, part: Part, place: Place) -> None:
             own(os.path.join(directory, name))
 
 
-def _identity(path: str) -> str:
+def identity(path: str) -> str:
     """Tells a directory from another one that was made later under its name: inode and time of birth."""
     answer = subprocess.run(["stat", "--format=%i %.9W", path], capture_output=True, text=True, check=False)
     return answer.stdout.strip()

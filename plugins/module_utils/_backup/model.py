@@ -3,6 +3,8 @@
 # Private to clawops.fleet: no promise is made about names or signatures in this file.
 """What a backup is made of: the store, the keys, the manifest, and the protocols that each substrate implements.
 
+What is said of bots holds for VMs: the store knows which of them it is about.
+
 A Source can be read consistently, a Target can be filled and switched over. Both bring the runner that starts
 restic where their paths are visible: on this host, or in a Job beside a pod's volumes.
 """
@@ -10,6 +12,7 @@ restic where their paths are visible: on this host, or in a Job beside a pod's v
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import posixpath
 import re
@@ -20,35 +23,38 @@ from .._ownership import check_name
 from .._process import Finished
 
 ROLES = ("config", "state", "workspace", "browser", "homebrew", "volume")
+KINDS = {"bot": "Bot", "vm": "VM", "space": "Space"}
+_GUEST_ROLE = re.compile(r"guest|disk-[a-z][a-z0-9-]{0,19}")
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Keys:
-    """The secrets of one bot; they never show in a repr."""
+    """The secrets of one bot or VM; they never show in a repr."""
 
     access_key: str = dataclasses.field(repr=False)
     secret_key: str = dataclasses.field(repr=False)
     password: str = dataclasses.field(repr=False)
 
-    def check(self, bot: str) -> Keys:
+    def check(self, subject: str) -> Keys:
         for name in ("access_key", "secret_key", "password"):
             if not getattr(self, name).strip():
-                raise FleetError(f"empty_{name}", f"Bot {bot}: {name} is empty.",
-                                 "Give one for all bots, or one of its own to the bot.", bot=bot)
+                raise FleetError(f"empty_{name}", f"{subject}: {name} is empty.",
+                                 "Give one for all, or one of its own to this one.", subject=subject)
         return self
 
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """The bucket, and where a bot's repository lies in it."""
+    """The bucket, and where the repository of a bot or VM lies in it."""
 
     endpoint: str
     bucket: str
     fleet: str
     region: str = "us-east-1"
     ca_cert: str | None = None
+    kind: str = "bot"
 
     def check(self) -> Store:
         check_name("fleet", self.fleet)
@@ -58,8 +64,12 @@ class Store:
             raise bad_value("bucket", self.bucket, "Use 3 to 63 of a-z, 0-9, '.' and '-'.")
         return self
 
+    def subject(self, name: str) -> str:
+        """How messages call it."""
+        return f"{KINDS[self.kind]} {name}"
+
     def prefix(self, bot: str) -> str:
-        return f"{self.fleet}/bots/{bot}/"
+        return f"{self.fleet}/{self.kind}s/{bot}/"
 
     def url(self, bot: str) -> str:
         return f"s3:{self.endpoint.rstrip('/')}/{self.bucket}/{self.prefix(bot)}"
@@ -128,7 +138,7 @@ class Manifest:
             if version != MANIFEST_VERSION:
                 raise FleetError("manifest_version", f"The manifest has version {version!r}, known is "
                                                      f"{MANIFEST_VERSION}.", "Use a newer clawops.fleet.")
-            parts = tuple(_part(part) for part in raw.pop("parts"))
+            parts = parts_of(raw.pop("parts"))
             manifest = cls(parts=parts, **{key: str(value) for key, value in raw.items()})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise FleetError("manifest_damaged", f"The manifest can't be read: {error}.",
@@ -139,15 +149,21 @@ class Manifest:
         for part in self.parts:
             if part.role == role:
                 return part
-        raise FleetError("role_missing", f"The snapshot of bot {self.bot} holds no {role}, only "
+        raise FleetError("role_missing", f"The snapshot of {self.bot} holds no {role}, only "
                                          f"{', '.join(part.role for part in self.parts)}.",
                          "Ask for those roles, or choose another snapshot.", bot=self.bot)
+
+
+def parts_of(raw: t.Iterable[dict[str, t.Any]]) -> tuple[Part, ...]:
+    """Parts out of plain values; every path in them is checked."""
+    return tuple(map(_part, raw))
 
 
 def _part(raw: dict[str, t.Any]) -> Part:
     databases = tuple(Database(**database) for database in raw.pop("databases"))
     part = Part(owner=Owner(**raw.pop("owner")), databases=databases, **raw)
-    if part.role not in ROLES or not is_plain_absolute(part.path):
+    known = part.role in ROLES or _GUEST_ROLE.fullmatch(part.role)
+    if not known or not is_plain_absolute(part.path):
         raise _unsafe(part.path)
     for database in databases:
         if not _is_plain_relative(database.path) or not re.fullmatch(r"sqlite/\d+/\d+", database.copy):
@@ -168,6 +184,13 @@ def _unsafe(path: str) -> FleetError:
                       "Somebody tampered with this repository: look at who has its password.")
 
 
+def moment(stamp: str) -> datetime.datetime:
+    """A time as restic writes it (nanoseconds, which older Pythons don't read)."""
+    head, _dot, zone = stamp.partition(".")
+    offset = zone.lstrip("0123456789") if zone else ""
+    return datetime.datetime.fromisoformat(head.replace("Z", "+00:00") + offset.replace("Z", "+00:00"))
+
+
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
     """One snapshot as the repository lists it."""
@@ -183,7 +206,7 @@ class Snapshot:
     @property
     def manifest(self) -> str:
         """The path of the manifest inside the snapshot."""
-        ending = f"/staging/{self.tag('bot')}"
+        ending = f"/staging/{next(filter(None, map(self.tag, KINDS)), '')}"
         staging = [path for path in self.paths if path.endswith(ending)]
         if len(staging) != 1:
             raise FleetError("manifest_damaged", f"Snapshot {self.id[:8]} has no manifest.", "Choose another snapshot.")
@@ -198,7 +221,7 @@ class Staged:
     """A source made consistent: what restic has to read, and what it must leave out.
 
     unconfirmed is the run of an earlier attempt whose snapshot, if any, must not count.
-    settled says that the fate of this run's snapshot is known; until then its traces stay.
+    settled says that the fate of this run's snapshot is known; until then its traces stay. facts go into the result.
     """
 
     manifest: Manifest
@@ -207,6 +230,7 @@ class Staged:
     exclude: tuple[str, ...]
     unconfirmed: str = ""
     settled: bool = False
+    facts: dict[str, t.Any] = dataclasses.field(default_factory=dict)
 
 
 class Source(t.Protocol):
@@ -243,7 +267,7 @@ class Target(t.Protocol):
     def occupied(self) -> list[str]: ...
     def check(self, manifest: Manifest, size: int) -> None: ...
     def open(self, manifest: Manifest) -> t.ContextManager[list[Scratch]]: ...
-    def switch(self, scratches: list[Scratch], manifest: Manifest, snapshot: str) -> list[str]: ...
+    def switch(self, scratches: list[Scratch], manifest: Manifest, snapshot: str, staging: str) -> list[str]: ...
 
 
 @dataclasses.dataclass(frozen=True)

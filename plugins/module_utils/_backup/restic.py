@@ -12,9 +12,13 @@ import typing as t
 
 from .._errors import FleetError
 from .._process import Finished
+from .bucket import Marks
 from .model import Keys, Manifest, Runner, Snapshot, Staged, Store
 
+CACHE = "/var/cache/clawops/restic"
 LEAST = (0, 17, 1)
+# Pruning excludes all else, and a backup may take its time.
+RETRY = "--retry-lock=10m"
 _PASSED = ("PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "TMPDIR")
 
 
@@ -23,17 +27,23 @@ def pattern(path: str) -> str:
     return re.sub(r"([\\*?\[])", r"\\\1", path)
 
 
+def _cache() -> str:
+    """Root's is the host's; in an execution environment nobody is root."""
+    return CACHE if os.geteuid() == 0 else os.path.expanduser("~/.cache/clawops/restic")
+
+
 class Repository:
     """s3:{endpoint}/{bucket}/{fleet}/bots/{bot}/ seen through restic."""
 
     def __init__(self, store: Store, bot: str, keys: Keys, runner: Runner, executable: str = "restic",
-                 cache: str = "/var/cache/clawops/restic", timeout: float = 14400) -> None:
-        self.store, self.bot, self.runner, self.timeout = store, bot, runner, timeout
+                 cache: str = "", timeout: float = 14400, marks: Marks | None = None) -> None:
+        self.store, self.bot, self.runner, self.timeout, self.marks = store, bot, runner, timeout, marks
+        self.subject, self.password = store.subject(bot), keys.password
         self.argv = [executable, "--json", "-o", "s3.bucket-lookup=path", "-o", f"s3.region={store.region}"]
         self.argv += ["--cacert", store.ca_cert] if store.ca_cert else []
         passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
         self.env = {**passed, "RESTIC_REPOSITORY": store.url(bot), "RESTIC_PASSWORD": keys.password,
-                    "RESTIC_CACHE_DIR": cache, "AWS_ACCESS_KEY_ID": keys.access_key,
+                    "RESTIC_CACHE_DIR": cache or _cache(), "AWS_ACCESS_KEY_ID": keys.access_key,
                     "AWS_SECRET_ACCESS_KEY": keys.secret_key, "AWS_DEFAULT_REGION": store.region}
 
     def check_version(self) -> None:
@@ -60,8 +70,9 @@ class Repository:
     def backup(self, staged: Staged, host: str) -> dict[str, t.Any]:
         """One snapshot of a staged source. An incomplete one is taken back: nothing half-done counts."""
         manifest = staged.manifest
-        tags = (f"fleet={manifest.fleet}", f"bot={self.bot}", f"host={host}", "manifest=1", f"run={manifest.run}")
-        argv = ["backup", "--quiet", "--no-scan", "--host", host]
+        tags = (f"fleet={manifest.fleet}", f"{self.store.kind}={self.bot}", f"host={host}", "manifest=1",
+                f"run={manifest.run}")
+        argv = ["backup", RETRY, "--quiet", "--no-scan", "--host", host]
         argv += [argument for tag in tags for argument in ("--tag", tag)]
         argv += [f"--exclude={one}" for one in staged.exclude]
         answer = self._start(*argv, "--", *staged.paths, staged.directory)
@@ -71,14 +82,95 @@ class Repository:
         return _last(self._checked(answer).out, "summary")
 
     def forget_run(self, run: str) -> None:
-        """Removes what a run that failed or was killed left: its lock, if its process is gone, and its snapshot."""
+        """Undoes what a run that failed or was killed left: its lock, if its process is gone, and its snapshot."""
         self._run("unlock")
         for snapshot in self._list("--tag", f"run={run}"):
-            self._run("forget", snapshot.id)
+            if self.marks:
+                self.marks.put(run)
+            else:
+                self._run("forget", snapshot.id)
 
     def snapshots(self) -> list[Snapshot]:
-        """The snapshots of this bot that carry a manifest, oldest first."""
-        return self._list("--tag", f"fleet={self.store.fleet},bot={self.bot},manifest=1")
+        """The snapshots of this bot that carry a manifest and count, oldest first."""
+        rejected = self.rejected()
+        return [snapshot for snapshot in self.all_snapshots() if snapshot.tag("run") not in rejected]
+
+    def _mine(self) -> tuple[str, str]:
+        return "--tag", f"fleet={self.store.fleet},{self.store.kind}={self.bot},manifest=1"
+
+    def all_snapshots(self) -> list[Snapshot]:
+        """Those that do not count, too."""
+        return self._list(*self._mine())
+
+    def rejected(self) -> set[str]:
+        return self.marks.runs() if self.marks else set()
+
+    def forgettable(self, rules: t.Sequence[str]) -> list[str]:
+        """The ids that these rules would not keep, whatever host or paths a snapshot has."""
+        answer = json.loads(self._read("forget", "--dry-run", *self._mine(), "--group-by=", *rules).out or "[]")
+        return [raw["id"] for group in answer for raw in group["remove"] or ()]
+
+    def forget(self, ids: t.Sequence[str]) -> None:
+        self._run("forget", RETRY, *ids)
+
+    def prune(self) -> None:
+        """Frees what no snapshot needs. It is safe to kill: data go only when nothing names them any more."""
+        self._run("prune", RETRY, "--quiet")
+
+    def verify(self, subset: str | None) -> tuple[list[str], list[str], list[str]]:
+        """What is wrong in words, the damaged packs, and the files in them."""
+        how = [f"--read-data-subset={subset}"] if subset else []
+        answer = self._start("check", RETRY, "--quiet", *how)
+        summary = next((one for one in _messages(answer.out) if one.get("message_type") == "summary"), None)
+        if summary is None or answer.rc not in (0, 1):
+            self._checked(answer)
+        packs = list((summary or {}).get("broken_packs") or ())
+        if answer.rc == 0:
+            return [], [], []
+        text = _errors(answer.err)
+        return [text or "restic check fails"], packs, self._files(packs, re.findall(r"blob ([0-9a-f]{64})", text))
+
+    def _files(self, packs: list[str], blobs: list[str]) -> list[str]:
+        """What is stored in packs, as far as it can be told."""
+        if not packs:
+            return []
+        answer = self._start("find", "--no-lock", "--pack", *packs)
+        try:
+            rows = json.loads(answer.out or "[]")
+        except ValueError:
+            return []
+        hit = [row for row in rows if not blobs or row.get("id") in blobs]
+        return sorted({f"{row['path']} of snapshot {row['snapshot'][:8]}" for row in hit if row.get("path")})
+
+    def repair(self, step: str, packs: t.Sequence[str], place: str) -> str:
+        """What restic says to it. Copies of damaged packs are left in a directory of this host."""
+        if step == "packs":
+            os.makedirs(place, 0o700, exist_ok=True)
+            answer = self.runner.run(["env", "-C", place, *self.argv, "repair", "packs", RETRY, *packs], self.env,
+                                     self.timeout)
+        else:
+            answer = self._start("repair", step, RETRY, *(["--forget"] if step == "snapshots" else []))
+        self._checked(answer)
+        return f"{answer.out}\n{_errors(answer.err)}"
+
+    def opening_key(self) -> str:
+        """The id of the key that the password opens; none when it opens nothing."""
+        answer = self._start("key", "list", "--no-lock")
+        if answer.rc == 12:
+            return ""
+        return next(str(key["id"]) for key in json.loads(self._checked(answer).out) if key["current"])
+
+    def add_key(self, password: str) -> None:
+        """The password goes over a file that has no name."""
+        handle = os.memfd_create("restic")
+        try:
+            os.write(handle, password.encode())
+            self._run("key", "add", f"--new-password-file=/proc/{os.getpid()}/fd/{handle}")
+        finally:
+            os.close(handle)
+
+    def remove_key(self, key: str) -> None:
+        self._run("key", "remove", key)
 
     def choose(self, wanted: str) -> Snapshot:
         """The newest snapshot for 'latest', else the one whose id starts so."""
@@ -87,7 +179,7 @@ class Repository:
             found = [snapshot for snapshot in found if snapshot.id.startswith(wanted)]
         if not found or (wanted != "latest" and len(found) > 1):
             many = "more than one snapshot" if found else "no snapshot"
-            raise FleetError("snapshot_missing", f"Bot {self.bot}: {many} for {wanted!r} in "
+            raise FleetError("snapshot_missing", f"{self.subject}: {many} for {wanted!r} in "
                                                  f"{self.store.url(self.bot)}.",
                              "backup_info lists them.", bot=self.bot)
         return found[-1]
@@ -95,7 +187,7 @@ class Repository:
     def manifest(self, snapshot: Snapshot) -> Manifest:
         manifest = Manifest.from_json(self._read("dump", snapshot.id, snapshot.manifest).out)
         if manifest.bot != self.bot or manifest.fleet != self.store.fleet:
-            raise FleetError("foreign_snapshot", f"Snapshot {snapshot.id[:8]} is of bot {manifest.bot} of fleet "
+            raise FleetError("foreign_snapshot", f"Snapshot {snapshot.id[:8]} is of {manifest.bot} of fleet "
                                                  f"{manifest.fleet}, asked was {self.bot} of {self.store.fleet}.",
                              "Choose another snapshot.", bot=self.bot)
         return manifest
@@ -131,15 +223,15 @@ class Repository:
                       "Wait for it to end; if it crashed, restic unlock removes its lock."),
                  12: ("wrong_password", f"The password does not open the repository {where}.",
                       "Give the password that the repository was made with."),
-                 3: ("incomplete", f"Bot {self.bot}: not everything could be read, so the snapshot was taken back: "
+                 3: ("incomplete", f"{self.subject}: not everything could be read, so the snapshot was taken back: "
                                    f"{text}", "Make these files readable, or exclude them.")}
         if answer.rc in known:
             code, message, hint = known[answer.rc]
             return FleetError(code, message, hint, bot=self.bot)
         for sign, code, hint in _SIGNS:
             if re.search(sign, text, re.IGNORECASE):
-                return FleetError(code, f"Bot {self.bot}: {text}", hint, bot=self.bot)
-        return FleetError("restic_failed", f"Bot {self.bot}: restic ended with {answer.rc}: {text}", bot=self.bot)
+                return FleetError(code, f"{self.subject}: {text}", hint, bot=self.bot)
+        return FleetError("restic_failed", f"{self.subject}: restic ended with {answer.rc}: {text}", bot=self.bot)
 
 
 _SIGNS = (

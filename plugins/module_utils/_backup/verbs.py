@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import datetime
 import os
@@ -15,9 +14,10 @@ import typing as t
 
 from .._errors import FleetError
 from .._plan import Plan
-from .bucket import Bucket, policy
-from .model import Manifest, Snapshot, Source, Store, Target
+from .bucket import Bucket, policy, prune_policy
+from .model import KINDS, Manifest, Snapshot, Source, Store, Target, moment
 from .restic import Repository
+from .rights import History, Rights
 
 # What an earlier step of the same play would have made: in check mode the plan is then incomplete, not wrong.
 NOT_YET = ("library_missing", "restic_missing", "bucket_missing", "repository_missing", "snapshot_missing",
@@ -34,19 +34,28 @@ class Access:
     bucket: t.Callable[[], Bucket]
     repository: Repository
 
+    @property
+    def store(self) -> Store:
+        return self.repository.store
+
+    @property
+    def subject(self) -> str:
+        """How messages call it."""
+        return self.store.subject(self.bot)
+
     def check(self) -> None:
         """Asks the bucket first, then restic: each failure gets its own name within seconds."""
         if not self.bucket().has_repository(self.bot):
-            raise FleetError("repository_missing", f"Bot {self.bot} has no repository at "
-                                                   f"{self.repository.store.url(self.bot)}.",
+            raise FleetError("repository_missing", f"{self.subject} has no repository at "
+                                                   f"{self.store.url(self.bot)}.",
                              "backup_repository makes it.", bot=self.bot)
 
 
 class Each(t.Generic[Value]):
     """Does the same for many bots, some at a time; the failure of one does not stop the others."""
 
-    def __init__(self, parallel: int) -> None:
-        self.parallel = parallel
+    def __init__(self, parallel: int, kind: str = "bot") -> None:
+        self.parallel, self.kind = parallel, kind
         self.done: dict[str, Value] = {}
         self.failed: dict[str, FleetError] = {}
 
@@ -62,84 +71,128 @@ class Each(t.Generic[Value]):
             else:
                 raise error
 
-    def check(self) -> None:
-        """Raises one error for all bots that failed; it tells what became of every one."""
+    def check(self, **results: t.Any) -> None:
+        """Raises one error for all bots that failed; it tells what became of every one, with the others' results."""
         if not self.failed:
             return
         first = next(iter(self.failed.values()))
         if len(self.failed) == 1 and not self.done:
+            first.details.update(results)
             raise first
         table = "\n".join(f"{bot}: {error.message} {error.hint}".rstrip() for bot, error in self.failed.items())
         codes = {error.code for error in self.failed.values()}
-        raise FleetError(first.code if len(codes) == 1 else "bots_failed",
-                         f"{len(self.failed)} of {len(self.failed) + len(self.done)} bots failed:\n{table}", "",
-                         failed=[{"bot": bot, "code": error.code, "message": error.message}
+        raise FleetError(first.code if len(codes) == 1 else f"{self.kind}s_failed",
+                         f"{len(self.failed)} of {len(self.failed) + len(self.done)} {KINDS[self.kind]}s failed:\n"
+                         f"{table}", "",
+                         failed=[{self.kind: bot, "code": error.code, "message": error.message}
                                  for bot, error in self.failed.items()],
-                         done=sorted(self.done))
+                         done=sorted(self.done), **results)
 
 
 def _foreseen(error: FleetError | OSError, bot: str) -> FleetError:
     if isinstance(error, FleetError):
         return error
     code = "disk_full" if error.errno == 28 else "os_failed"
-    return FleetError(code, f"Bot {bot}: {error}.", "Make room on this host." if code == "disk_full" else "", bot=bot)
+    return FleetError(code, f"{bot}: {error}.", "Make room on this host." if code == "disk_full" else "", bot=bot)
 
 
-def _sift(seen: Each[t.Any], plan: Plan, check_mode: bool) -> None:
+def sift(seen: Each[t.Any], plan: Plan, check_mode: bool) -> None:
     """In check mode, turns failures that an earlier step would have prevented into gaps of the plan."""
     for bot in [bot for bot, error in seen.failed.items() if check_mode and error.code in NOT_YET]:
-        plan.cannot_see(f"bot {bot}: {seen.failed.pop(bot).message}")
+        plan.cannot_see(f"{seen.kind} {bot}: {seen.failed.pop(bot).message}")
 
 
 class Repositories:
-    """backup_repository: the bucket and each bot's repository exist and open with the password."""
+    """backup_repository: the bucket, its keys, and each bot's repository, which opens with the password."""
 
     def __init__(self, accesses: t.Sequence[Access], store: Store, create_bucket: bool, check_mode: bool,
-                 parallel: int = 4) -> None:
-        self.accesses, self.store, self.create_bucket = accesses, store, create_bucket
-        self.check_mode, self.parallel = check_mode, parallel
-        self.ids: dict[str, str | None] = {}
+                 parallel: int = 4, rights: Rights | None = None, history: History | None = None,
+                 owner: t.Callable[[], Bucket] | None = None, repositories: bool = True) -> None:
+        self.accesses = {access.bot: access for access in accesses}
+        self.store, self.create_bucket, self.check_mode = store, create_bucket, check_mode
+        self.rights, self.history, self.repositories = rights, history, repositories
+        # Who makes the bucket, and looks into it for those whose key is not made yet.
+        self.owner = owner or t.cast("t.Callable[[], Bucket]", accesses[0].bucket if accesses else None)
+        self.seen, self.made = Each[t.Optional[str]](parallel, store.kind), Each[str](parallel, store.kind)
         self.bucket_missing = False
+        self.pending: set[str] = set()
 
     def plan(self) -> Plan:
-        plan, seen = Plan(), Each[t.Optional[str]](self.parallel)
-        seen.run({access.bot: access for access in self.accesses}, self._observe)
-        _sift(seen, plan, self.check_mode)
-        seen.check()
-        self.ids = seen.done
-        if self.bucket_missing:
-            plan.add(f"bucket {self.store.bucket}", "create", after=self.store.endpoint)
-        for bot, found in self.ids.items():
+        plan = Plan()
+        if not (self.accesses or self.rights or self.history):
+            return plan
+        try:
+            self._plan_bucket(plan)
+        except FleetError as error:
+            # In check mode a gap; else each bot will tell, in its own words.
+            if error.code not in NOT_YET[:2]:
+                raise
+            if self.check_mode:
+                plan.cannot_see(error.message)
+        if not self.repositories:
+            self.seen.done = dict.fromkeys(self.accesses)
+            return plan
+        self.seen.run(self.accesses, self._observe)
+        sift(self.seen, plan, self.check_mode)
+        for bot, found in self.seen.done.items():
             plan.compare(f"repository {bot}", self.store.url(bot), None if found is None else self.store.url(bot))
         return plan
 
-    def _observe(self, access: Access) -> str | None:
-        bucket = access.bucket()
-        access.repository.check_version()
+    def _plan_bucket(self, plan: Plan) -> None:
+        self.bucket_missing = not self._bucket_exists()
+        if self.bucket_missing:
+            plan.add(f"bucket {self.store.bucket}", "create", after=self.store.endpoint)
+        if self.history:
+            self.history.plan(plan, self.bucket_missing)
+        if self.rights:
+            self.pending = self.rights.plan(plan)
+
+    def _bucket_exists(self) -> bool:
         try:
-            exists = bucket.has_repository(access.bot)
+            found = self.owner().exists()
         except FleetError as error:
-            if error.code != "bucket_missing" or not self.create_bucket:
+            if error.code != "wrong_key" or self.rights or self.history:
                 raise
-            self.bucket_missing, exists = True, False
-        return access.repository.identify() if exists else None
+            return True
+        if not (found or self.create_bucket):
+            raise FleetError("bucket_missing", f"There is no bucket {self.store.bucket} at {self.store.endpoint}.",
+                             "Create it, or set create_bucket: true.")
+        return found
+
+    def _observe(self, access: Access) -> str | None:
+        access.repository.check_version()
+        if self.bucket_missing:
+            return None
+        if f"{self.store.kind} {access.bot}" in self.pending:
+            return "" if self.owner().has_repository(access.bot) else None
+        return access.repository.identify() if access.bucket().has_repository(access.bot) else None
 
     def apply(self, plan: Plan) -> dict[str, t.Any]:
         if self.bucket_missing:
-            self.accesses[0].bucket().create()
-        made = Each[str](self.parallel)
-        made.run({access.bot: access for access in self.accesses if self.ids.get(access.bot) is None}, self._init)
-        made.check()
-        self.ids.update(made.done)
+            self.owner().create(lock=bool(self.history and self.history.keep.lock_mode))
+        if self.history:
+            self.history.apply(plan)
+        if self.rights:
+            self.rights.apply(plan)
+        if self.repositories:
+            self.made.run({bot: self.accesses[bot] for bot, found in self.seen.done.items() if not found}, self._open)
         return self.facts()
 
-    def _init(self, access: Access) -> str:
-        access.bucket().clear_unfinished(access.bot)
+    def _open(self, access: Access) -> str:
+        if self.seen.done[access.bot] is not None:
+            return access.repository.identify()
+        (self.owner() if self.rights else access.bucket()).clear_unfinished(access.bot)
         return access.repository.init()
 
     def facts(self) -> dict[str, t.Any]:
-        return {"repositories": [{"bot": bot, "id": found, "url": self.store.url(bot),
-                                  "policy": policy(self.store, bot)} for bot, found in self.ids.items()]}
+        ids: dict[str, str | None] = {**self.seen.done, **self.made.done}
+        listed = [{self.store.kind: bot, "id": found or None, "url": self.store.url(bot),
+                   "policy": policy(self.store, bot)} for bot, found in ids.items() if bot not in self.made.failed]
+        done = Each[t.Any](1, self.store.kind)
+        done.done = dict.fromkeys(set(ids) - set(self.made.failed))
+        done.failed = {**self.seen.failed, **self.made.failed}
+        done.check(repositories=listed)
+        return {"repositories": listed, "prune_policy": prune_policy(self.store)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,13 +208,14 @@ class Snapshots:
 
     def __init__(self, jobs: t.Sequence[Job], host: str, check_mode: bool, parallel: int = 2) -> None:
         self.jobs, self.host, self.check_mode = {job.access.bot: job for job in jobs}, host, check_mode
-        self.seen = Each[dict[str, t.Any]](parallel)
-        self.taken = Each[dict[str, t.Any]](parallel)
+        kind = kind_of(job.access for job in jobs)
+        self.seen = Each[dict[str, t.Any]](parallel, kind)
+        self.taken = Each[dict[str, t.Any]](parallel, kind)
 
     def plan(self) -> Plan:
         plan = Plan()
         self.seen.run(self.jobs, self._observe)
-        _sift(self.seen, plan, self.check_mode)
+        sift(self.seen, plan, self.check_mode)
         for bot, roles in self.seen.done.items():
             plan.add(f"snapshot {bot}", "create", after=roles)
         return plan
@@ -175,8 +229,9 @@ class Snapshots:
     def apply(self, plan: Plan) -> dict[str, t.Any]:
         self.taken.run({bot: self.jobs[bot] for bot in self.seen.done}, self._take)
         self.taken.failed.update(self.seen.failed)
-        self.taken.check()
-        return {"snapshots": list(self.taken.done.values())}
+        taken = list(self.taken.done.values())
+        self.taken.check(snapshots=taken)
+        return {"snapshots": taken}
 
     def _take(self, job: Job) -> dict[str, t.Any]:
         access, began = job.access, time.monotonic()
@@ -185,10 +240,10 @@ class Snapshots:
                 access.repository.forget_run(staged.unconfirmed)
             summary = access.repository.backup(staged, self.host)
             databases = sum(len(part.databases) for part in staged.manifest.parts)
-        return {"bot": access.bot, "snapshot": summary["snapshot_id"], "files": summary["total_files_processed"],
-                "bytes": summary["total_bytes_processed"], "databases": databases,
-                "bytes_added": summary.get("data_added_packed", summary["data_added"]),
-                "duration": round(time.monotonic() - began, 1)}
+        return {access.store.kind: access.bot, "snapshot": summary["snapshot_id"],
+                "files": summary["total_files_processed"], "bytes": summary["total_bytes_processed"],
+                "databases": databases, "bytes_added": summary.get("data_added_packed", summary["data_added"]),
+                "duration": round(time.monotonic() - began, 1), **staged.facts}
 
     def facts(self) -> dict[str, t.Any]:
         self.seen.check()
@@ -218,18 +273,20 @@ class Restores:
 
     def __init__(self, wishes: t.Sequence[Wish], check_mode: bool, parallel: int = 2) -> None:
         self.wishes, self.check_mode = wishes, check_mode
-        self.seen, self.restored = Each[Choice](parallel), Each[dict[str, t.Any]](parallel)
+        kind = kind_of(wish.access for wish in wishes)
+        self.seen, self.restored = Each[Choice](parallel, kind), Each[dict[str, t.Any]](parallel, kind)
 
     def plan(self) -> Plan:
         plan = Plan()
         self.seen.run({wish.access.bot: wish for wish in self.wishes}, self._observe)
-        _sift(self.seen, plan, self.check_mode)
+        sift(self.seen, plan, self.check_mode)
         self.seen.check()
         for wish in self.wishes:
             choice = self.seen.done.get(wish.access.bot)
             if choice and choice.manifest:
                 record = wish.target.record()
-                plan.add(f"bot {wish.access.bot}", "restore", before={"snapshot": record.snapshot if record else None},
+                plan.add(f"{wish.access.store.kind} {wish.access.bot}", "restore",
+                         before={"snapshot": record.snapshot if record else None},
                          after={"snapshot": choice.snapshot.id, **wish.target.places()})
         return plan
 
@@ -243,7 +300,7 @@ class Restores:
             return Choice(snapshot, None)
         # Half of an own restore is not worth protecting: it was allowed to be there.
         if occupied and not wish.overwrite and (record is None or record.done):
-            raise FleetError("target_not_empty", f"Bot {access.bot}: {', '.join(occupied)} holds data.",
+            raise FleetError("target_not_empty", f"{access.subject}: {', '.join(occupied)} holds data.",
                              "Set overwrite: true to replace it.", bot=access.bot)
         manifest = access.repository.manifest(snapshot)
         target.check(manifest, snapshot.size)
@@ -266,9 +323,7 @@ class Restores:
                 paths = [part.path for part in parts]
                 paths += [f"{staging}/{database.copy}" for part in parts for database in part.databases]
                 wish.access.repository.restore(choice.snapshot, scratch.directory, paths)
-                with contextlib.suppress(FileNotFoundError):
-                    os.rename(scratch.directory + staging, os.path.join(scratch.directory, "staging"))
-            kept = wish.target.switch(scratches, choice.manifest, choice.snapshot.id)
+            kept = wish.target.switch(scratches, choice.manifest, choice.snapshot.id, staging)
         return {**_restored(wish, choice.snapshot, True), "kept": kept, "duration": round(time.monotonic() - began, 1)}
 
     def facts(self) -> dict[str, t.Any]:
@@ -277,16 +332,21 @@ class Restores:
 
 
 def _restored(wish: Wish, snapshot: Snapshot, changed: bool) -> dict[str, t.Any]:
-    return {"bot": wish.access.bot, "snapshot": snapshot.id, "time": snapshot.time, "host": snapshot.host,
-            "places": wish.target.places(), "changed": changed, "kept": [], "duration": 0.0}
+    return {wish.access.store.kind: wish.access.bot, "snapshot": snapshot.id, "time": snapshot.time,
+            "host": snapshot.host, "places": wish.target.places(), "changed": changed, "kept": [], "duration": 0.0}
 
 
 def info(accesses: t.Sequence[Access], parallel: int = 4) -> dict[str, t.Any]:
     """backup_info: what is there for every bot. A bot without a repository is an answer, not a failure."""
-    seen = Each[dict[str, t.Any]](parallel)
+    kind = kind_of(accesses)
+    seen = Each[dict[str, t.Any]](parallel, kind)
     seen.run({access.bot: access for access in accesses}, _info)
     seen.check()
-    return {"bots": list(seen.done.values())}
+    return {f"{kind}s": list(seen.done.values())}
+
+
+def kind_of(accesses: t.Iterable[Access]) -> str:
+    return next((access.store.kind for access in accesses), "bot")
 
 
 def _info(access: Access) -> dict[str, t.Any]:
@@ -296,13 +356,10 @@ def _info(access: Access) -> dict[str, t.Any]:
     listed = [{"id": one.id, "time": one.time, "host": one.host, "tags": list(one.tags), "bytes": one.size,
                "files": one.files} for one in found]
     newest = _age(found[-1].time) if found else None
-    return {"bot": access.bot, "repository": access.repository.store.url(access.bot), "exists": exists,
+    return {access.store.kind: access.bot, "repository": access.store.url(access.bot), "exists": exists,
             "snapshots": listed, "newest_age": newest}
 
 
 def _age(stamp: str) -> int:
-    """Seconds since a time as restic writes it (nanoseconds, which older Pythons don't read)."""
-    head, _dot, zone = stamp.partition(".")
-    offset = zone.lstrip("0123456789") if zone else ""
-    then = datetime.datetime.fromisoformat(head.replace("Z", "+00:00") + offset.replace("Z", "+00:00"))
-    return int((datetime.datetime.now(datetime.timezone.utc) - then).total_seconds())
+    """Seconds since a time as restic writes it."""
+    return int((datetime.datetime.now(datetime.timezone.utc) - moment(stamp)).total_seconds())

@@ -23,7 +23,7 @@ JUMPS: dict[Version, tuple[tuple[str, str], ...]] = {
     4: ((HOOK, CHAIN), ("FORWARD", HOOK)),
     6: ((HOOK, CHAIN), ("FORWARD", HOOK), ("INPUT", PROXY)),
 }
-BRIDGES = ("docker0", "br-+", "cb-+", "cs-+")
+BRIDGES = ("docker0", "br-+", "cb-+", "cs-+", "virbr+")
 ENGINE_CHAINS = ("DOCKER", "DOCKER-FORWARD")
 
 _MATCH = {"--ctstate": "conntrack", "--ctorigdstport": "conntrack", "--comment": "comment"}

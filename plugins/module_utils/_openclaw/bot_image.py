@@ -108,7 +108,8 @@ class BotImages:
 
     def _base(self, profile: str) -> image.Base:
         order = self.order
-        packages = [*image.PACKAGES, *order.packages]
+        # restic: a Job with the bot's own image backs up its volumes.
+        packages = [*image.PACKAGES, "restic", *order.packages]
         if profile == "gateway":
             return image.Base(self.run, order.suite, order.sources, [*packages, "tini"], (), "gateway-base",
                               order.serial, order.cache)
