@@ -214,7 +214,7 @@ class State:
 
     def metrics(self) -> str:
         now, text = time.time(), []
-        bots = {bot: {**about, **{age: round(now - about[since]) for age, since in
+        bots = {bot: {**about, **{age: int(now - about[since]) for age, since in
                                   (("age", "last_success"), ("drill_age", "drill")) if since in about}}
                 for bot, about in self.bots.items()}
         for label, names, rows in (("bot", GAUGES, bots), ("verb", RUNS, self.runs)):
