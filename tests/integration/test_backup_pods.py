@@ -216,6 +216,7 @@ def test_a_bot_comes_back_from_the_bucket(world, make):
     assert decoded(cluster.get("Secret", "bot-golf-keys", namespace))["OPENCLAW_GATEWAY_TOKEN"] != token
 
 
+@pytest.mark.full
 def test_data_are_replaced_only_by_consent_and_taken_from_a_stopped_bot_too(world):
     bot = gateway("golf")
     pod = world.run(bots=[bot])["bots"][0]["pod"]

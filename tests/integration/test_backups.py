@@ -189,67 +189,67 @@ def refused(call, *codes, **arguments):
 # Least rights
 
 def test_keys_and_repositories_are_made_once(world):
-    assert world.module("backup_repository", check=True, bots=[secrets("alpha")], admin_access_key=ROOT_KEY,
+    assert world.module("backup_repository", check=True, bots=[secrets("anna")], admin_access_key=ROOT_KEY,
                         admin_secret_key=ROOT_SECRET)["changed"]
     assert not world.root.list_buckets()["Buckets"]
-    assert world.keys("alpha", "bravo")["changed"]
-    assert not world.keys("alpha", "bravo")["changed"]
+    assert world.keys("anna", "berta")["changed"]
+    assert not world.keys("anna", "berta")["changed"]
     # As each bot's host does it, with the bot's key alone.
-    assert not world.module("backup_repository", bots=[secrets("alpha"), secrets("bravo")])["changed"]
-    wrong = {**secrets("bravo"), "password": "no"}
-    details = world.failure("backup_repository", bots=[secrets("alpha"), wrong])["details"]
-    assert details["done"] == ["alpha"] and details["failed"][0]["code"] == "wrong_password"
+    assert not world.module("backup_repository", bots=[secrets("anna"), secrets("berta")])["changed"]
+    wrong = {**secrets("berta"), "password": "no"}
+    details = world.failure("backup_repository", bots=[secrets("anna"), wrong])["details"]
+    assert details["done"] == ["anna"] and details["failed"][0]["code"] == "wrong_password"
 
 
 def test_a_compromised_host_reaches_nothing_of_another_bot(world):
-    world.keys("alpha", "bravo")
-    world.write("alpha", "a", 1000, 1)
-    world.write("bravo", "b", 1000, 2)
-    world.backup("alpha", "bravo")
-    world.prune("alpha", "bravo")
-    thief = world.client(**{key: secrets("alpha")[key] for key in ("access_key", "secret_key")})
-    theirs = [entry["Key"] for entry in world.objects("bravo")]
-    theirs += ["home/admin/bots/alpha.json", "home/admin/bots/none.json"]
+    world.keys("anna", "berta")
+    world.write("anna", "a", 1000, 1)
+    world.write("berta", "b", 1000, 2)
+    world.backup("anna", "berta")
+    world.prune("anna", "berta")
+    thief = world.client(**{key: secrets("anna")[key] for key in ("access_key", "secret_key")})
+    theirs = [entry["Key"] for entry in world.objects("berta")]
+    theirs += ["home/admin/bots/anna.json", "home/admin/bots/none.json"]
     bucket = {"Bucket": world.bucket}
-    for prefix in ("", "home/", "home/bots/", "home/bots/bravo/", "home/bots/alpha", "home/admin/"):
+    for prefix in ("", "home/", "home/bots/", "home/bots/berta/", "home/bots/anna", "home/admin/"):
         refused(thief.list_objects_v2, **bucket, Prefix=prefix)
         refused(thief.list_object_versions, **bucket, Prefix=prefix)
     for key in theirs:
         refused(thief.get_object, **bucket, Key=key)
         refused(thief.put_object, **bucket, Key=key, Body=b"x")
         refused(thief.delete_object, **bucket, Key=key)
-        refused(thief.copy_object, **bucket, Key="home/bots/alpha/data/stolen", CopySource=f"{world.bucket}/{key}")
+        refused(thief.copy_object, **bucket, Key="home/bots/anna/data/stolen", CopySource=f"{world.bucket}/{key}")
     refused(thief.put_bucket_versioning, **bucket, VersioningConfiguration={"Status": "Suspended"})
     refused(thief.put_bucket_policy, **bucket, Policy="{}")
     refused(thief.put_bucket_lifecycle_configuration, **bucket, LifecycleConfiguration={"Rules": [
         {"ID": "x", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}}]})
     refused(thief.delete_bucket, **bucket)
     refused(thief.create_bucket, Bucket="mine-alone")
-    assert world.failure("backup_repository", bots=[secrets("alpha")], admin_access_key="planted-alpha-key",
-                         admin_secret_key="planted-alpha-secret", repositories=False)["code"] in (
+    assert world.failure("backup_repository", bots=[secrets("anna")], admin_access_key="planted-anna-key",
+                         admin_secret_key="planted-anna-secret", repositories=False)["code"] in (
                              "wrong_admin_key", "bad_value")
     # Their password does not help without their key, nor the other way round.
-    mixed = {**secrets("alpha"), "password": secrets("bravo")["password"]}
-    assert world.failure("backup_info", bots=[{**mixed, "name": "bravo"}])["code"] == "wrong_key"
+    mixed = {**secrets("anna"), "password": secrets("berta")["password"]}
+    assert world.failure("backup_info", bots=[{**mixed, "name": "berta"}])["code"] == "wrong_key"
     assert world.failure("backup_info", bots=[mixed])["code"] == "wrong_password"
-    assert len(world.snapshots("bravo")) == 1
+    assert len(world.snapshots("berta")) == 1
 
 
 def test_a_compromised_host_destroys_nothing_that_does_not_come_back(world):
-    world.keys("alpha")
-    world.write("alpha", "a", 300000, 1)
-    world.backup("alpha")
-    world.write("alpha", "b", 1000, 2)
-    world.backup("alpha")
-    world.prune("alpha", keep_last=2)
-    content, before = world.content("alpha"), world.snapshots("alpha")
+    world.keys("anna")
+    world.write("anna", "a", 300000, 1)
+    world.backup("anna")
+    world.write("anna", "b", 1000, 2)
+    world.backup("anna")
+    world.prune("anna", keep_last=2)
+    content, before = world.content("anna"), world.snapshots("anna")
     time.sleep(1.1)
     moment = datetime.datetime.now(datetime.timezone.utc).isoformat()
     time.sleep(1.1)
 
-    own = {key: secrets("alpha")[key] for key in ("access_key", "secret_key")}
+    own = {key: secrets("anna")[key] for key in ("access_key", "secret_key")}
     vandal, bucket = world.client(**own), {"Bucket": world.bucket}
-    for number, entry in enumerate(world.objects("alpha")):
+    for number, entry in enumerate(world.objects("anna")):
         key = entry["Key"]
         if "/locks/" not in key:
             refused(vandal.delete_object, **bucket, Key=key)
@@ -257,45 +257,45 @@ def test_a_compromised_host_destroys_nothing_that_does_not_come_back(world):
             refused(vandal.delete_object, **bucket, Key=key, VersionId=version)
         if number % 2:
             vandal.put_object(**bucket, Key=key, Body=b"junk")
-    assert world.restic("alpha", "forget", before[0]["id"]).returncode
-    vandal.put_object(**bucket, Key="home/bots/alpha/rejected/" + "0" * 32, Body=b"")
-    vandal.put_object(**bucket, Key="home/bots/alpha/data/00/" + "0" * 64, Body=b"junk")
+    assert world.restic("anna", "forget", before[0]["id"]).returncode
+    vandal.put_object(**bucket, Key="home/bots/anna/rejected/" + "0" * 32, Body=b"")
+    vandal.put_object(**bucket, Key="home/bots/anna/data/00/" + "0" * 64, Body=b"junk")
 
-    done = world.module("backup_repair", **PRUNE, bots=[known("alpha")], steps=["rewind"], rewind=moment)
+    done = world.module("backup_repair", **PRUNE, bots=[known("anna")], steps=["rewind"], rewind=moment)
     assert done["changed"] and done["bots"][0]["rewound"]
-    again = world.module("backup_repair", **PRUNE, bots=[known("alpha")], steps=["rewind"], rewind=moment)
+    again = world.module("backup_repair", **PRUNE, bots=[known("anna")], steps=["rewind"], rewind=moment)
     assert not again["changed"]
-    assert world.check("alpha")[0]["sound"] and world.snapshots("alpha") == before
-    world.module("backup_restore", state_dir=f"{DATA}/lib", bots=[{**secrets("alpha"), "paths": [
-        {"role": "state", "path": f"{DATA}/alpha2", "owner": "root"}]}])
-    assert world.content("alpha2") == content
-    assert not world.prune("alpha", keep_last=2)["changed"]
+    assert world.check("anna")[0]["sound"] and world.snapshots("anna") == before
+    world.module("backup_restore", state_dir=f"{DATA}/lib", bots=[{**secrets("anna"), "paths": [
+        {"role": "state", "path": f"{DATA}/anna2", "owner": "root"}]}])
+    assert world.content("anna2") == content
+    assert not world.prune("anna", keep_last=2)["changed"]
 
 
 def test_objects_that_are_locked_stay_even_for_the_key_that_prunes(world):
-    world.keys("alpha", object_lock={"mode": "governance", "days": 1})
-    assert not world.keys("alpha", object_lock={"mode": "governance", "days": 1})["changed"]
-    world.write("alpha", "a", 1000, 1)
-    world.backup("alpha")
-    world.backup("alpha")
-    world.prune("alpha")
+    world.keys("anna", object_lock={"mode": "governance", "days": 1})
+    assert not world.keys("anna", object_lock={"mode": "governance", "days": 1})["changed"]
+    world.write("anna", "a", 1000, 1)
+    world.backup("anna")
+    world.backup("anna")
+    world.prune("anna")
     pruner, bucket = world.client(**PRUNE), {"Bucket": world.bucket}
-    for entry in world.root.list_object_versions(**bucket, Prefix="home/bots/alpha/snapshots/")["Versions"]:
+    for entry in world.root.list_object_versions(**bucket, Prefix="home/bots/anna/snapshots/")["Versions"]:
         for client in (pruner, world.root):
             refused(client.delete_object, "AccessDenied", "InvalidRequest", **bucket, Key=entry["Key"],
                     VersionId=entry["VersionId"])
-    assert world.check("alpha")[0]["sound"]
+    assert world.check("anna")[0]["sound"]
 
 
 def test_keys_and_passwords_are_rotated(world):
-    world.keys("alpha")
-    world.write("alpha", "a", 1000, 1)
-    world.backup("alpha")
-    old, new = secrets("alpha"), {"name": "alpha", "access_key": "planted-new-key", "secret_key": "planted-new-secret",
+    world.keys("anna")
+    world.write("anna", "a", 1000, 1)
+    world.backup("anna")
+    old, new = secrets("anna"), {"name": "anna", "access_key": "planted-new-key", "secret_key": "planted-new-secret",
                                   "password": "planted-new-password"}
     admin = {"admin_access_key": ROOT_KEY, "admin_secret_key": ROOT_SECRET}
     assert world.module("backup_repository", **admin, bots=[new], repositories=False)["changed"]
-    change = {"name": "alpha", "password": new["password"], "previous_password": old["password"]}
+    change = {"name": "anna", "password": new["password"], "previous_password": old["password"]}
     assert world.module("backup_password", **PRUNE, bots=[change])["changed"]
     assert not world.module("backup_password", **PRUNE, bots=[change])["changed"]
     assert world.module("backup_info", bots=[new])["bots"][0]["newest_age"] is not None
@@ -309,138 +309,140 @@ def test_keys_and_passwords_are_rotated(world):
 # Retention, checks, repairs
 
 def test_snapshots_go_by_the_rules_and_never_on_a_suspicion(world):
-    world.keys("alpha", "bravo")
+    world.keys("anna", "berta")
     for number in range(3):
-        world.write("alpha", "a", 200000, number)
-        world.backup("alpha")
-    world.write("bravo", "b", 1000, 1)
-    world.backup("bravo")
-    planned = world.prune("alpha", "bravo", "nobody", check=True)["bots"]
-    result = world.prune("alpha", "bravo", "nobody")
+        world.write("anna", "a", 200000, number)
+        world.backup("anna")
+    world.write("berta", "b", 1000, 1)
+    world.backup("berta")
+    planned = world.prune("anna", "berta", "nobody", check=True)["bots"]
+    result = world.prune("anna", "berta", "nobody")
     assert [(one["kept"], len(one["removed"])) for one in result["bots"]] == [(2, 1), (1, 0), (0, 0)]
     assert [one["removed"] for one in planned] == [one["removed"] for one in result["bots"]]
     assert result["bots"][0]["bytes_freed"] > 150000
-    assert not world.prune("alpha", "bravo")["changed"]
-    tags = ("--tag", "fleet=home,bot=alpha,manifest=1")
+    assert not world.prune("anna", "berta")["changed"]
+    tags = ("--tag", "fleet=home,bot=anna,manifest=1")
     for when in ("2035-01-01 00:00:00", "2020-01-01 00:00:00"):
-        done = world.restic("alpha", "backup", *tags, "--time", when, f"{DATA}/alpha")
+        done = world.restic("anna", "backup", *tags, "--time", when, f"{DATA}/anna")
         assert done.returncode == 0, done.stderr
-    stop = world.failure("backup_retention", **PRUNE, bots=[known("alpha"), known("bravo")],
+    stop = world.failure("backup_retention", **PRUNE, bots=[known("anna"), known("berta")],
                          keep_within={"all": "1h"}, keep_last=1)
-    assert stop["code"] == "history_suspect" and stop["details"]["done"] == ["bravo"]
+    assert stop["code"] == "history_suspect" and stop["details"]["done"] == ["berta"]
     assert "2035-01-01" in stop["message"] and "2020-01-01" in stop["message"]
-    dates = {one["time"][:4]: one["id"] for one in world.snapshots("alpha")}
-    world.prune("alpha", forget=[dates["2035"][:8], dates["2020"]])
-    assert len(world.snapshots("alpha")) == 2 and all(one["sound"] for one in world.check("alpha", "bravo"))
-    assert world.failure("backup_retention", bots=[secrets("alpha")], keep_within={"all": "1h"})["code"] == "wrong_key"
+    dates = {one["time"][:4]: one["id"] for one in world.snapshots("anna")}
+    world.prune("anna", forget=[dates["2035"][:8], dates["2020"]])
+    assert len(world.snapshots("anna")) == 2 and all(one["sound"] for one in world.check("anna", "berta"))
+    assert world.failure("backup_retention", bots=[secrets("anna")], keep_within={"all": "1h"})["code"] == "wrong_key"
 
 
 def test_a_flipped_byte_is_found_named_and_undone(world):
-    world.keys("alpha", "bravo")
-    for bot in ("alpha", "bravo"):
+    world.keys("anna", "berta")
+    for bot in ("anna", "berta"):
         world.write(bot, "precious", 500000, 1)
-    world.backup("alpha", "bravo")
-    assert all(one["sound"] for one in world.check("alpha", "bravo"))
+    world.backup("anna", "berta")
+    assert all(one["sound"] for one in world.check("anna", "berta"))
     moment = datetime.datetime.now(datetime.timezone.utc).isoformat()
     time.sleep(1.1)
-    pack = max(world.objects("alpha", "data/"), key=lambda entry: entry["Size"])["Key"]
+    pack = max(world.objects("anna", "data/"), key=lambda entry: entry["Size"])["Key"]
     body = bytearray(world.root.get_object(Bucket=world.bucket, Key=pack)["Body"].read())
     body[len(body) // 3] ^= 1
     world.root.put_object(Bucket=world.bucket, Key=pack, Body=bytes(body))
-    found = world.failure("backup_check", **PRUNE, read_data="all", bots=[known("alpha"), known("bravo")])
-    assert found["code"] == "repository_damaged" and found["details"]["done"] == ["bravo"]
+    found = world.failure("backup_check", **PRUNE, read_data="all", bots=[known("anna"), known("berta")])
+    assert found["code"] == "repository_damaged" and found["details"]["done"] == ["berta"]
     damaged = found["details"]["bots"][0]
     assert damaged["packs"] == [pack.rsplit("/", 1)[1]]
-    assert any(name.startswith(f"{DATA}/alpha/precious of snapshot") for name in damaged["files"])
-    world.module("backup_repair", **PRUNE, bots=[known("alpha")], steps=["rewind"], rewind=moment)
-    assert world.check("alpha")[0]["sound"]
+    assert any(name.startswith(f"{DATA}/anna/precious of snapshot") for name in damaged["files"])
+    world.module("backup_repair", **PRUNE, bots=[known("anna")], steps=["rewind"], rewind=moment)
+    assert world.check("anna")[0]["sound"]
     # Where there is no older version: what can be read is saved, the rest is left out.
     world.root.put_object(Bucket=world.bucket, Key=pack, Body=bytes(body))
-    result = world.module("backup_repair", **PRUNE, bots=[known("alpha")], steps=["packs", "snapshots"],
+    result = world.module("backup_repair", **PRUNE, bots=[known("anna")], steps=["packs", "snapshots"],
                           packs=damaged["packs"], place=f"{DATA}/repair")
-    assert len(result["bots"][0]["repaired"]) == 1 and world.check("alpha")[0]["sound"]
-    assert not world.prune("alpha")["changed"]
+    assert len(result["bots"][0]["repaired"]) == 1 and world.check("anna")[0]["sound"]
+    assert not world.prune("anna")["changed"]
 
 
 def test_a_living_lock_stays(world):
-    world.keys("alpha")
-    world.write("alpha", "a", 1000, 1)
-    world.backup("alpha")
-    world.root.put_object(Bucket=world.bucket, Key="home/bots/alpha/locks/" + "a" * 64, Body=b"young")
-    result = world.module("backup_repair", **PRUNE, bots=[known("alpha")])
+    world.keys("anna")
+    world.write("anna", "a", 1000, 1)
+    world.backup("anna")
+    world.root.put_object(Bucket=world.bucket, Key="home/bots/anna/locks/" + "a" * 64, Body=b"young")
+    result = world.module("backup_repair", **PRUNE, bots=[known("anna")])
     assert not result["changed"] and [lock["stale"] for lock in result["bots"][0]["locks"]] == [False]
 
 
 # Faults
 
 def test_a_store_that_is_gone_is_named_within_seconds(world):
-    world.keys("alpha")
-    world.write("alpha", "a", 1000, 1)
+    world.keys("anna")
+    world.write("anna", "a", 1000, 1)
     began = time.monotonic()
     with world.gone():
-        assert world.failure("backup_snapshot", **world.job("alpha"))["code"] == "unreachable"
-        assert world.failure("backup_retention", **PRUNE, bots=[known("alpha")], keep_within={"all": "1d"})["code"] == (
+        assert world.failure("backup_snapshot", **world.job("anna"))["code"] == "unreachable"
+        assert world.failure("backup_retention", **PRUNE, bots=[known("anna")], keep_within={"all": "1d"})["code"] == (
             "unreachable")
     assert time.monotonic() - began < 60
-    assert len(world.backup("alpha")) == 1
+    assert len(world.backup("anna")) == 1
 
 
-@pytest.mark.parametrize("fault", ["gone", pytest.param("stuck", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("fault", ["gone", "stuck"])
 def test_a_store_that_fails_in_the_middle_of_a_backup(world, fault):
-    world.keys("alpha")
-    world.write("alpha", "small", 1000, 1)
-    world.backup("alpha")
-    world.write("alpha", "large", 60 << 20, 2)
+    world.keys("anna")
+    world.write("anna", "small", 1000, 1)
+    world.backup("anna")
+    world.write("anna", "large", 60 << 20, 2)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        run = pool.submit(world.failure, "backup_snapshot", **world.job("alpha"), timeout=20)
-        until(lambda: len(world.objects("alpha", "data/")) > 4)
+        run = pool.submit(world.failure, "backup_snapshot", **world.job("anna"), timeout=20)
+        until(lambda: len(world.objects("anna", "data/")) > 4)
         with getattr(world, fault)():
             failure = run.result(120)
     assert failure["code"] in ("timeout", "unreachable"), failure
-    assert len(world.snapshots("alpha")) == 1
-    world.backup("alpha")
-    assert len(world.snapshots("alpha")) == 2 and world.check("alpha")[0]["sound"]
+    assert len(world.snapshots("anna")) == 1
+    world.backup("anna")
+    assert len(world.snapshots("anna")) == 2 and world.check("anna")[0]["sound"]
 
 
 @pytest.mark.full
 def test_a_store_that_fails_in_the_middle_of_a_prune(world):
-    world.keys("alpha")
+    world.keys("anna")
     for seed in range(4):
-        world.write("alpha", f"part{seed % 2}", 8 << 20, seed)
-        world.backup("alpha")
+        world.write("anna", f"part{seed % 2}", 8 << 20, seed)
+        world.backup("anna")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        run = pool.submit(world.failure, "backup_retention", **PRUNE, bots=[known("alpha")], timeout=15,
+        run = pool.submit(world.failure, "backup_retention", **PRUNE, bots=[known("anna")], timeout=15,
                           keep_within={"yearly": "1y"}, keep_last=1)
-        until(lambda: len(world.objects("alpha", "snapshots/")) < 4 or run.done())
+        until(lambda: len(world.objects("anna", "snapshots/")) < 4 or run.done())
         with world.stuck():
             failure = run.result(120)
     assert failure["code"] in ("timeout", "unreachable"), failure
     world.host.inside("pkill -9 -x restic || true")
-    unlock(world, "alpha")
-    assert world.prune("alpha")["bots"][0]["kept"] == 2
-    assert not world.prune("alpha")["changed"] and world.check("alpha")[0]["sound"]
+    unlock(world, "anna")
+    assert world.prune("anna")["bots"][0]["kept"] == 2
+    assert not world.prune("anna")["changed"] and world.check("anna")[0]["sound"]
 
 
 @pytest.mark.full
 def test_a_prune_that_is_killed_is_taken_up_again(world):
-    world.keys("alpha")
+    world.keys("anna")
     for seed in range(3):
-        world.write("alpha", "part", 4 << 20, seed)
-        world.backup("alpha")
-    arguments = world.arguments(**PRUNE, bots=[known("alpha")], keep_within={"yearly": "1y"}, keep_last=1)
+        world.write("anna", "part", 4 << 20, seed)
+        world.backup("anna")
+    arguments = world.arguments(**PRUNE, bots=[known("anna")], keep_within={"yearly": "1y"}, keep_last=1)
     steps = world.host.start("backup_retention", {**arguments, "_ansible_check_mode": True})["steps"]
     for more in (1, 3):
         world.host.start("backup_retention", arguments, die_at=len(steps) + more, die_after=0.6, whole_group=True)
-        unlock(world, "alpha")
-    assert world.prune("alpha")["bots"][0]["kept"] == 2
-    assert not world.prune("alpha")["changed"] and world.check("alpha")[0]["sound"]
+        unlock(world, "anna")
+    assert world.prune("anna")["bots"][0]["kept"] == 2
+    assert not world.prune("anna")["changed"] and world.check("anna")[0]["sound"]
 
 
+@pytest.mark.full
 def test_a_full_store_is_named_and_the_next_run_is_fine(world):
-    world.keys("alpha")
-    world.write("alpha", "small", 1000, 1)
-    world.backup("alpha")
-    world.write("alpha", "large", 40 << 20, 2)
+    world.keys("anna")
+    world.write("anna", "small", 1000, 1)
+    world.backup("anna")
+    world.write("anna", "large", 40 << 20, 2)
     world.root.create_bucket(Bucket="ballast")
     filled = 0
     with contextlib.suppress(botocore.exceptions.ClientError):
@@ -448,15 +450,15 @@ def test_a_full_store_is_named_and_the_next_run_is_fine(world):
             world.root.put_object(Bucket="ballast", Key=str(number), Body=os.urandom(1 << 20))
             filled += 1
     try:
-        failure = world.failure("backup_snapshot", **world.job("alpha"), timeout=40)
+        failure = world.failure("backup_snapshot", **world.job("anna"), timeout=40)
         assert failure["code"] in ("bucket_full", "timeout"), failure
     finally:
         for number in range(filled):
             world.root.delete_object(Bucket="ballast", Key=str(number))
         world.root.delete_bucket(Bucket="ballast")
-    assert len(world.snapshots("alpha")) == 1
-    world.backup("alpha")
-    assert len(world.snapshots("alpha")) == 2 and world.check("alpha")[0]["sound"]
+    assert len(world.snapshots("anna")) == 1
+    world.backup("anna")
+    assert len(world.snapshots("anna")) == 2 and world.check("anna")[0]["sound"]
 
 
 def until(ready, seconds=60):
