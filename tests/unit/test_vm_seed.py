@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import shutil
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -119,17 +118,6 @@ def test_iso():
     assert raw[21 * 2048:22 * 2048] == b"m".ljust(2048, b"\0") and raw[22 * 2048:22 * 2048 + 5000] == b"u" * 5000
     with pytest.raises(ValueError, match="too many"):
         iso.image("x", {f"file-with-a-long-name-{number}": b"" for number in range(50)})
-
-
-@pytest.mark.skipif(not shutil.which("isoinfo"), reason="needs isoinfo")
-def test_another_program_reads_the_iso(tmp_path):
-    out = tmp_path / "seed.iso"
-    seed.build(guest(), KEY, out)
-    assert "Volume id: cidata" in run(["isoinfo", "-d", "-i", str(out)]).out
-    assert run(["isoinfo", "-f", "-i", str(out)]).out.split() == [
-        "/META-DATA;1", "/NETWORK-CONFIG;1", "/USER-DATA;1"]
-    for name, text in seed.documents(guest(), KEY).items():
-        assert run(["isoinfo", "-x", f"/{name.upper()};1", "-i", str(out)]).out == text
 
 
 class Domain:
