@@ -291,8 +291,9 @@ def test_keys_and_passwords_are_rotated(world):
     world.keys("anna")
     world.write("anna", "a", 1000, 1)
     world.backup("anna")
-    old, new = secrets("anna"), {"name": "anna", "access_key": "planted-new-key", "secret_key": "planted-new-secret",
-                                  "password": "planted-new-password"}
+    old = secrets("anna")
+    new = {"name": "anna", "access_key": "planted-new-key", "secret_key": "planted-new-secret",
+           "password": "planted-new-password"}
     admin = {"admin_access_key": ROOT_KEY, "admin_secret_key": ROOT_SECRET}
     assert world.module("backup_repository", **admin, bots=[new], repositories=False)["changed"]
     change = {"name": "anna", "password": new["password"], "previous_password": old["password"]}
