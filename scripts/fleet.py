@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A terminal for the spaces and bots of an inventory, wherever they run.
+"""A terminal for the spaces, bots and guests of an inventory, wherever they run.
 
     fleet ls                              everything, with its state
-    fleet sh NAME                         a shell in a space or a bot
+    fleet sh NAME                         a shell in a space, a bot or a guest
     fleet exec [-t] NAME -- PROGRAM ...   its input, output and exit code are those of this program
     fleet cp [-r] FILE NAME:PATH          and the other way round; - is standard input or output
-    fleet logs [-f] [-n LINES] NAME
+    fleet logs [-f] [-n LINES] NAME       of a guest: what it said on its serial line
     fleet stats NAME
 
 -i names the inventory, as for every program of Ansible; without it ANSIBLE_INVENTORY and ansible.cfg count. Two things
-of one name are told apart by --kind (space or bot) and --on (host or cluster). 125: this program itself failed.
+of one name are told apart by --kind (space, bot or guest) and --on (host, guest or cluster). 125: this program itself
+failed.
 """
 
 from __future__ import annotations
@@ -54,8 +55,14 @@ SURVEY = (f'if command -v {PROGRAM} >/dev/null; then {PROGRAM} list --json || ex
           "systemctl list-units --all --plain --no-legend --no-pager openclaw.service 'openclaw@*.service'")
 UNIT = re.compile(r"openclaw(?:@([a-z0-9-]+))?\.service\s+\S+\s+(\S+)\s+(\S+)")
 STATES = {"active": "started", "inactive": "stopped", "running": "started", "exited": "stopped"}
-NAMED = re.compile(r"([a-z](?:[a-z0-9-]{0,26}[a-z0-9])?):(.*)", re.DOTALL)
+NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,26}[a-z0-9])?")
+NAMED = re.compile(rf"({NAME.pattern}):(.*)", re.DOTALL)
+# A guest's ansible_host that the inventory plugin made.
+OBSERVED_WAY = "clawops.fleet.vm_way"
+GUESTS = "/var/lib/clawops/vms"
 Descriptor = t.Optional[int]
+#: Form and state by kind and name.
+States = dict[tuple[str, str], tuple[str, str]]
 
 
 class Way(t.Protocol):
@@ -136,7 +143,7 @@ class Pod:
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-    """A space or a bot, where it is, and in which form: space, container, host, gateway or desktop."""
+    """A space, a bot or a guest, where it is, and in which form: space, guest, container, host, gateway or desktop."""
 
     name: str
     kind: str
@@ -150,60 +157,90 @@ class Fleet:
 
     def __init__(self, inventory: Inventory) -> None:
         self.inventory = inventory
-        self.clusters = inventory.members("clusters")
-        self.hosts = [host for host in inventory.members("docker_hosts") if host not in self.clusters]
+        self.clusters, self.guests = inventory.members("clusters"), inventory.members("vms")
+        self.vm_hosts = inventory.members("vm_hosts")
+        #: What VM hosts said of guests that have an address.
+        self.observed: dict[str, dict[str, t.Any]] = {}
+        self.hosts = [host for host in inventory.members("docker_hosts") if host not in self.clusters + self.guests]
 
     # -- what there is -------------------------------------------------------------------------------------------
 
     def declared(self) -> list[Thing]:
-        """Bots, and those spaces whose host is known without asking."""
+        """Bots, guests, and those spaces whose host is known without asking."""
         get, found = self.inventory.get, []
         for name in self.inventory.members("bots"):
             where = str(get(name, "bot_on") or "")
             form = (get(name, "bot_profile") or "gateway") if where in self.clusters else (
-                get(name, "bot_runtime") or "container")
+                get(name, "bot_runtime") or ("host" if where in self.guests else "container"))
             found += [Thing(name, "bot", where, form)] if where else []
-        return found + [Thing(name, "space", str(get(name, "space_on")), "space")
-                        for name in self.inventory.members("spaces") if get(name, "space_on")]
+        for kind, group, on in (("guest", "vms", "vm_on"), ("space", "spaces", "space_on")):
+            found += [Thing(name, kind, str(get(name, on)), kind) for name in self.inventory.members(group)
+                      if get(name, on)]
+        return found
 
     def seen(self) -> tuple[list[Thing], list[str]]:
-        """Everything that hosts and clusters say they have, and what went wrong. All are asked at once."""
-        asks = dict.fromkeys(self.hosts, self.survey) | dict.fromkeys(self.clusters, self.survey_cluster)
-        declared, found, failed = self.declared(), [], []
-        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-            answers = {where: pool.submit(ask, where) for where, ask in asks.items()}
-        for where, answer in answers.items():
+        """Everything that hosts and clusters say they have, and what went wrong. All are asked at once; then guests."""
+        failed: list[str] = []
+        answers = _at_once([*((host, self.survey) for host in self.hosts),
+                            *((name, self.survey_cluster) for name in self.clusters),
+                            *((host, self.survey_guests) for host in self.vm_hosts)], failed)
+        running = [name for name in self.guests
+                   if answers.get(self._host_of(name), {}).get(("guest", name), ("", ""))[1] == "running"]
+        answers.update(_at_once([(name, self.survey) for name in running], failed))
+        declared, found = self.declared(), []
+        for where in dict.fromkeys([*self.hosts, *self.clusters, *self.vm_hosts, *self.guests]):
             here = {(thing.kind, thing.name): thing for thing in declared if thing.where == where}
-            try:
-                states = answer.result()
-            except FleetError as error:
-                failed.append(f"{where}: {error.message}")
-                states = dict.fromkeys(here, ("", "unreachable"))
-            states = {**dict.fromkeys(here, ("", "absent")), **states}
+            unheard = "unreachable" if where not in answers else "absent"
+            states = {**dict.fromkeys(here, ("", unheard)), **answers.get(where, {})}
             for (kind, name), (form, state) in sorted(states.items()):
                 known = here.get((kind, name))
                 found.append(Thing(name, kind, where, known.form if known else form or kind, state))
         return found, failed
 
-    def survey(self, host: str) -> dict[tuple[str, str], tuple[str, str]]:
-        """Form and state of each space and bot of a host."""
-        argv = self.machine(host, PATIENCE).argv(["sh", "-c", SURVEY])
+    def _ask(self, host: str, argv: t.Sequence[str], data: bytes = b"") -> str:
+        """What a program on a host says, within bounds."""
+        command = self.machine(host, PATIENCE).argv(argv)
         try:
-            done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS,
-                                  check=False)
+            done = subprocess.run(command, input=data, capture_output=True, timeout=SECONDS, check=False)
         except subprocess.TimeoutExpired:
             raise FleetError("unreachable", f"no answer within {SECONDS} seconds") from None
-        spaces, divided, units = done.stdout.rpartition("\n--\n")
-        if done.returncode or not divided:
-            said = (done.stderr.strip() or f"it said {done.returncode}").splitlines()
+        if done.returncode:
+            said = (done.stderr.decode(errors="replace").strip() or f"it said {done.returncode}").splitlines()
             raise FleetError("unreachable", said[-1])
+        return done.stdout.decode()
+
+    def survey(self, host: str) -> States:
+        """Form and state of each space and bot of a host."""
+        spaces, divided, units = self._ask(host, ["sh", "-c", SURVEY]).rpartition("\n--\n")
+        if not divided:
+            raise FleetError("unreachable", "it said nothing")
         found = {("space", space["space"]): ("space", STATES.get(space["state"], space["state"]))
                  for space in json.loads(spaces)}
         for name, active, _sub in UNIT.findall(units):
             found["bot", name or "openclaw"] = ("", STATES.get(active, active))
         return found
 
-    def survey_cluster(self, name: str) -> dict[tuple[str, str], tuple[str, str]]:
+    def guests_of(self, host: str) -> dict[str, dict[str, t.Any]]:
+        """What a VM host knows of its guests. Of those that are said to be elsewhere it is not believed."""
+        from plugins.plugin_utils import _guests
+
+        argv, fleet = ["python3", "-c", _guests.LAUNCHER], self.inventory.get(host, "fleet_name")
+        answer = json.loads(self._ask(host, argv, _guests.program(fleet)))
+        if "msg" in answer:
+            raise FleetError("unreachable", answer["msg"])
+        return {one["name"]: one for one in answer["vms"] if NAME.fullmatch(one["name"])
+                and (one["name"] not in self.guests or self._host_of(one["name"]) == host)}
+
+    def _host_of(self, guest: str) -> str:
+        return str(self.inventory.get(guest, "vm_on") or "")
+
+    def survey_guests(self, host: str) -> States:
+        """State of each guest of a VM host. The way to those that run is kept."""
+        found = self.guests_of(host)
+        self.observed.update({name: one for name, one in found.items() if one.get("address")})
+        return {("guest", name): ("guest", one["state"]) for name, one in found.items()}
+
+    def survey_cluster(self, name: str) -> States:
         from plugins.module_utils._kubernetes import facts
 
         bots = facts.read(self.cluster(name), self.namespaces(name).values(), self.inventory.get(name, "fleet_name"),
@@ -222,7 +259,7 @@ class Fleet:
             seen, failed = self.seen()
             found = [thing for thing in fitting(seen) if thing.state != "absent"] or found
         if not found:
-            raise FleetError("not_found", f"There is no {kind or 'space or bot'} {name}.",
+            raise FleetError("not_found", f"There is no {kind or 'space, bot or guest'} {name}.",
                              "; ".join(failed) and f"Not asked: {'; '.join(failed)}.")
         if len(found) > 1:
             raise FleetError("ambiguous", f"{name} is " + ", and ".join(
@@ -234,8 +271,28 @@ class Fleet:
     def machine(self, host: str, options: t.Sequence[str] = ()) -> Command:
         if self.inventory.is_local(host):
             return Command([], remote=False)
-        (program, *given), address = self.inventory.ssh(host)
+        (program, *given), address = self.inventory.ssh(host, self._way(host))
         return Command([program, *options, *given, address])
+
+    def _way(self, host: str) -> dict[str, t.Any]:
+        """The variables that lead into a guest, unless the inventory itself says them."""
+        own = str((self.inventory.hostvars.get(host) or {}).get("ansible_host") or "")
+        if host not in self.guests or (own and OBSERVED_WAY not in own):
+            return {}
+        from plugins.filter.vms import vm_way
+
+        on = self._host_of(host)
+        seen = self.observed.get(host) or self.inventory.get(host, "fleet_observed") or {}
+        if not seen.get("address"):
+            seen = (self.guests_of(on) if on in self.vm_hosts else {}).get(host) or {}
+        if not seen.get("address"):
+            raise FleetError("not_running", f"{on or 'Nobody'} knows no address of the guest {host}.", "Start it.")
+        guest = {key: self.inventory.get(host, key) for key in ("vm_on", "vm_user", "vm_networks")}
+        try:
+            return dict(vm_way({**guest, "inventory_hostname": host, "fleet_observed": seen},
+                               {**self.inventory.connection(on), "inventory_hostname": on}))
+        except Exception as error:
+            raise FleetError("no_way", str(error)) from None
 
     def cluster(self, name: str) -> t.Any:
         from plugins.module_utils._ssh import tunnel
@@ -252,6 +309,8 @@ class Fleet:
 
     def into(self, thing: Thing) -> Way:
         """The way to run a program in it."""
+        if thing.kind == "guest":
+            return self.machine(thing.name)
         if thing.form == "gateway":
             return self.pod(thing)
         if thing.form == "desktop":
@@ -289,6 +348,20 @@ class Fleet:
                         "-o", f"IdentityFile={found['private_key_file']}", f"{thing.name}.{thing.where}"], root=False)
 
 
+def _at_once(asks: t.Sequence[tuple[str, t.Callable[[str], States]]], failed: list[str]) -> dict[str, States]:
+    """The answers by place; who did not answer is in failed. A place may be asked by two."""
+    answers: dict[str, States] = {}
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        asked = [(where, pool.submit(ask, where)) for where, ask in asks]
+    for where, answer in asked:
+        try:
+            states = answer.result()
+            answers.setdefault(where, {}).update(states)
+        except FleetError as error:
+            failed.append(f"{where}: {error.message}")
+    return answers
+
+
 # -- verbs -------------------------------------------------------------------------------------------------------------
 
 def ls(fleet: Fleet, given: argparse.Namespace) -> int:
@@ -324,6 +397,9 @@ def logs(fleet: Fleet, given: argparse.Namespace) -> int:
     follow = ["--follow"] if given.follow else []
     if thing.kind == "space":
         return fleet.on_host(thing, "logs", "--tail", lines, *follow)
+    if thing.kind == "guest":
+        follow = ["-F"] if given.follow else []
+        return fleet.machine(thing.where).run(["tail", "-n", lines, *follow, f"{GUESTS}/{thing.name}/serial.log"])
     if thing.where in fleet.clusters:
         return fleet.pod(thing).logs(given.lines, given.follow)
     places = Places(thing.name)
@@ -338,6 +414,8 @@ def stats(fleet: Fleet, given: argparse.Namespace) -> int:
     places = Places(thing.name)
     if thing.kind == "space":
         return fleet.on_host(thing, "stats")
+    if thing.kind == "guest":
+        return fleet.machine(thing.where).run(["virsh", "--connect", "qemu:///system", "domstats", thing.name])
     if thing.where in fleet.clusters:
         return fleet.pod(thing).run(["sh", "-c", USE], stdin=None)
     argv = ["docker", "stats", "--no-stream", places.container] if thing.form == "container" else [
@@ -464,7 +542,7 @@ def parsed(argv: t.Sequence[str] | None = None) -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-i", "--inventory", action="append", default=[])
     parser.add_argument("--on", metavar="PLACE")
-    parser.add_argument("--kind", choices=["space", "bot"])
+    parser.add_argument("--kind", choices=["space", "bot", "guest"])
     verbs = parser.add_subparsers(dest="verb", required=True)
     made = {}
     for name, verb in {"ls": ls, "sh": sh, "exec": execute, "cp": cp, "logs": logs, "stats": stats}.items():

@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import threading
+import types
 import typing as t
 
 from plugins.module_utils._errors import FleetError
@@ -65,10 +66,17 @@ class Inventory:
     def is_local(self, host: str) -> bool:
         return self.get(host, "ansible_connection") in ("local", "ansible.builtin.local")
 
-    def ssh(self, host: str) -> tuple[list[str], str]:
-        """The program with its options, and the name of the host: as the connection plugin would call it."""
-        known = {name: self.get(host, name) for name in self.hostvars.get(host) or {} if name.startswith("ansible_")
-                 and not name.endswith(("password", "pass"))}
+    def connection(self, host: str, without: t.Collection[str] = ()) -> Vars:
+        """What the inventory says about connections to a host."""
+        return {name: self.get(host, name) for name in self.hostvars.get(host) or {} if name.startswith("ansible_")
+                and not name.endswith(("password", "pass")) and name not in without}
+
+    def ssh(self, host: str, way: t.Mapping[str, t.Any] = types.MappingProxyType({})) -> tuple[list[str], str]:
+        """The program with its options, and the name of the host: as the connection plugin would call it.
+
+        What is in way goes before what the inventory says.
+        """
+        known = {**self.connection(host, way), **way}
         with self._one_at_a_time:
             found = _connection({**known, "inventory_hostname": host})
         argv = [found["ssh_executable"] or "ssh", "-o", "LogLevel=ERROR"]
@@ -88,7 +96,10 @@ def _templar(variables: str) -> t.Callable[[str], t.Any]:
     from ansible.template import Templar
 
     _plugins()
-    templar = Templar(loader=DataLoader(), variables=_trusted(json.loads(variables)))
+    # What hosts have said of themselves is no template of the operator's.
+    known = {name: value if name == "fleet_observed" else _trusted(value)
+             for name, value in json.loads(variables).items()}
+    templar = Templar(loader=DataLoader(), variables=known)
     return lambda value: templar.template(_trusted(value))
 
 

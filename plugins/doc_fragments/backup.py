@@ -4,10 +4,59 @@
 from __future__ import annotations
 
 
+def _listed(kind: str) -> str:
+    """A list of bots, VMs or spaces with secrets of their own."""
+    return f"""
+options:
+  {kind.lower()}s:
+    description: The {kind}s.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the {kind}.
+        type: str
+        required: true
+      access_key:
+        description: Access key of this {kind}, instead of O(access_key).
+        type: str
+      secret_key:
+        description: Secret key of this {kind}, instead of O(secret_key).
+        type: str
+      password:
+        description: Password of this {kind}'s repository, instead of O(password).
+        type: str
+"""
+
+
+CHOICE = """
+      snapshot:
+        description: Id of the snapshot or its beginning, or V(latest).
+        type: str
+        default: latest
+      time:
+        description: A point in time with its zone, such as V(2026-11-21T10:00:00+01:00). Of the snapshots that were
+          taken until then the newest one is restored. V(latest) means no other limit.
+        type: str
+        default: latest
+"""
+
+
+def _chosen(what: str) -> str:
+    """Which snapshot, and what it may replace."""
+    return f"""{CHOICE[:-1]}
+      overwrite:
+        description: Replace {what} that are there.
+        type: bool
+        default: false
+"""
+
+
 class ModuleDocFragment:
     """Options of the backup modules."""
 
-    DOCUMENTATION = r"""
+    STORE = r"""
 options:
   endpoint:
     description: Address of the S3 service, such as V(https://s3.example.org:9000). Objects are addressed path-style.
@@ -30,100 +79,22 @@ options:
     description: Name of the fleet.
     type: str
     required: true
-  access_key:
-    description: Access key for those that have none of their own.
-    type: str
-  secret_key:
-    description: Secret key for those that have none of their own.
-    type: str
-  password:
-    description: Password of the repositories of those that have none of their own. An empty one is refused.
-      Without it nobody can ever read the backups.
-    type: str
-  restic:
-    description: The restic program, 0.17.1 or newer.
-    type: path
-    default: restic
-  timeout:
-    description: Seconds that one step of one bot, VM or space may take.
-    type: int
-    default: 14400
-  parallel:
-    description: How many are worked on at a time.
-    type: int
-    default: 2
-requirements:
-  - restic >= 0.17.1
-  - boto3
 """
 
-    BOTS = r"""
-options:
-  bots:
-    description: The bots.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name:
-        description: Name of the bot.
-        type: str
-        required: true
-      access_key:
-        description: Access key of this bot, instead of O(access_key).
-        type: str
-      secret_key:
-        description: Secret key of this bot, instead of O(secret_key).
-        type: str
-      password:
-        description: Password of this bot's repository, instead of O(password).
-        type: str
-"""
+    BOTS, VMS, SPACES = map(_listed, ("bot", "VM", "space"))
 
-    VMS = r"""
+    SAFETY = r"""
 options:
-  vms:
-    description: The VMs.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name:
-        description: Name of the VM.
-        type: str
-        required: true
-      access_key:
-        description: Access key of this VM, instead of O(access_key).
-        type: str
-      secret_key:
-        description: Secret key of this VM, instead of O(secret_key).
-        type: str
-      password:
-        description: Password of this VM's repository, instead of O(password).
-        type: str
-"""
-
-    SPACES = r"""
-options:
-  spaces:
-    description: The spaces.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name:
-        description: Name of the space.
-        type: str
-        required: true
-      access_key:
-        description: Access key of this space, instead of O(access_key).
-        type: str
-      secret_key:
-        description: Secret key of this space, instead of O(secret_key).
-        type: str
-      password:
-        description: Password of this space's repository, instead of O(password).
-        type: str
+  safety:
+    description:
+      - Where data get replaced, take a snapshot of them first, when nothing runs any more, right before the switch.
+        Nothing is replaced when it can't be taken.
+      - It is restored by its id alone; V(latest) and times pass over it.
+    type: bool
+    default: true
+  host:
+    description: Name of this host or cluster in that snapshot. The default is that of the machine that this runs on.
+    type: str
 """
 
     CLUSTER = r"""
@@ -175,7 +146,34 @@ requirements:
 """
 
 
-# The suboptions of fragments are not merged: those that ask more go on from the common text.
+# Options and suboptions of fragments are not merged: those that ask more go on from the common text.
+ModuleDocFragment.DOCUMENTATION = ModuleDocFragment.STORE + r"""
+  access_key:
+    description: Access key for those that have none of their own.
+    type: str
+  secret_key:
+    description: Secret key for those that have none of their own.
+    type: str
+  password:
+    description: Password of the repositories of those that have none of their own. An empty one is refused.
+      Without it nobody can ever read the backups.
+    type: str
+  restic:
+    description: The restic program, 0.17.1 or newer.
+    type: path
+    default: restic
+  timeout:
+    description: Seconds that one step of one bot, VM or space may take.
+    type: int
+    default: 14400
+  parallel:
+    description: How many are worked on at a time.
+    type: int
+    default: 2
+requirements:
+  - restic >= 0.17.1
+  - boto3
+"""
 ModuleDocFragment.SOURCES = ModuleDocFragment.BOTS + r"""
       version:
         description: Release of OpenClaw that the bot runs, for the manifest.
@@ -202,15 +200,7 @@ ModuleDocFragment.SOURCES = ModuleDocFragment.BOTS + r"""
             type: list
             elements: str
 """
-ModuleDocFragment.TARGETS = ModuleDocFragment.BOTS + r"""
-      snapshot:
-        description: Id of the snapshot or its beginning, or V(latest).
-        type: str
-        default: latest
-      overwrite:
-        description: Replace data that is there.
-        type: bool
-        default: false
+ModuleDocFragment.TARGETS = ModuleDocFragment.BOTS + _chosen("data") + r"""
       units:
         description: The bot's systemd units; while one is active nothing is restored.
           The default is the unit of a bot of that name.
@@ -239,25 +229,48 @@ ModuleDocFragment.TARGETS = ModuleDocFragment.BOTS + r"""
             description: Group of this host; the default is the user's own.
             type: str
 """
-ModuleDocFragment.EITHER = (ModuleDocFragment.BOTS + "".join(
-    fragment[len("\noptions:\n"):] for fragment in (ModuleDocFragment.VMS, ModuleDocFragment.SPACES))).replace(
+
+
+def _either(more: str = "") -> str:
+    """Bots, VMs or spaces, each with these suboptions besides."""
+    three = (ModuleDocFragment.BOTS, ModuleDocFragment.VMS, ModuleDocFragment.SPACES)
+    return "\noptions:\n" + "".join(fragment[len("\noptions:\n"):] + more for fragment in three).replace(
         "    required: true\n    suboptions", "    suboptions")
+
+
+ModuleDocFragment.EITHER = _either()
+ModuleDocFragment.FOLDERS = "\noptions:\n" + "".join(
+    fragment[len("\noptions:\n"):] + CHOICE[1:] + r"""
+      into:
+        description: Folder of this host, absolute, for this one alone. It is made, and holds a directory for each role.
+          It must be empty, or be what this module made of the same snapshot.
+        type: str
+        required: true
+      roles:
+        description: What to take out of the snapshot. The default is all that it holds.
+        type: list
+        elements: str
+        choices: [config, state, workspace, browser, homebrew, volume]
+      owner:
+        description: User of this host, by name or number, who gets what is not root's.
+        type: str
+        default: root
+      group:
+        description: Group of this host. The default is the user's own; for a number the same number.
+        type: str
+"""[1:] for fragment in (ModuleDocFragment.BOTS, ModuleDocFragment.SPACES)).replace(
+        "    required: true\n    suboptions", "    suboptions")
+ModuleDocFragment.PASSWORDS = _either(r"""
+      previous_password:
+        description: The old one, instead of O(previous_password). Without any the new one has to open the repository.
+        type: str
+"""[1:])
 ModuleDocFragment.POD_SOURCES = ModuleDocFragment.BOTS + r"""
       exclude:
         description: Patterns below the state to leave out, in restic's notation. What can be made again is left out
           when nothing is said.
         type: list
         elements: str
-"""
-ModuleDocFragment.POD_TARGETS = ModuleDocFragment.BOTS + r"""
-      snapshot:
-        description: Id of the snapshot or its beginning, or V(latest).
-        type: str
-        default: latest
-      overwrite:
-        description: Replace data that is there.
-        type: bool
-        default: false
 """
 ModuleDocFragment.SPACE_SOURCES = ModuleDocFragment.SPACES + r"""
       exclude:
@@ -266,23 +279,6 @@ ModuleDocFragment.SPACE_SOURCES = ModuleDocFragment.SPACES + r"""
         elements: str
         default: []
 """
-ModuleDocFragment.SPACE_TARGETS = ModuleDocFragment.SPACES + r"""
-      snapshot:
-        description: Id of the snapshot or its beginning, or V(latest).
-        type: str
-        default: latest
-      overwrite:
-        description: Replace data that is there.
-        type: bool
-        default: false
-"""
-ModuleDocFragment.VM_TARGETS = ModuleDocFragment.VMS + r"""
-      snapshot:
-        description: Id of the snapshot or its beginning, or V(latest).
-        type: str
-        default: latest
-      overwrite:
-        description: Replace disks that are there.
-        type: bool
-        default: false
-"""
+ModuleDocFragment.POD_TARGETS = ModuleDocFragment.BOTS + _chosen("data")
+ModuleDocFragment.SPACE_TARGETS = ModuleDocFragment.SPACES + _chosen("data")
+ModuleDocFragment.VM_TARGETS = ModuleDocFragment.VMS + _chosen("disks")

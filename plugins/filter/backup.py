@@ -13,7 +13,8 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 
 SECRETS = ("access_key", "secret_key", "password")
-KEYS = (*SECRETS, "enabled", "exclude")
+PREVIOUS = ("access_key", "password")
+KEYS = (*SECRETS, "enabled", "exclude", *(f"previous_{key}" for key in PREVIOUS))
 Bots = t.Iterable[t.Mapping[str, t.Any]]
 
 
@@ -51,11 +52,11 @@ def backup_sources(bots: Bots) -> list[dict[str, t.Any]]:
 
 
 def restore_targets(bots: Bots, roles: t.Sequence[str] = ("state",), snapshot: str = "latest",
-                    overwrite: bool = False) -> list[dict[str, t.Any]]:
+                    overwrite: bool = False, time: str = "latest") -> list[dict[str, t.Any]]:
     """Bots for backup_restore: the state belongs to the bot's user, the config to root. In clusters for pod_restore."""
     found = []
     for bot, _settings, arguments in _wanted(bots):
-        common = {**arguments, "snapshot": snapshot, "overwrite": overwrite}
+        common = {**arguments, "snapshot": snapshot, "time": time, "overwrite": overwrite}
         if "state_dir" not in bot:
             found.append(common)
             continue
@@ -64,6 +65,12 @@ def restore_targets(bots: Bots, roles: t.Sequence[str] = ("state",), snapshot: s
         paths = [{"role": role, **places[role]} for role in roles]
         found.append({**common, "paths": paths})
     return found
+
+
+def extract_targets(bots: Bots, into: str, snapshot: str = "latest", time: str = "latest") -> list[dict[str, t.Any]]:
+    """Bots or spaces for backup_extract, each with a folder of its own."""
+    return [{**one, "snapshot": snapshot, "time": time, "into": f"{into}/{one['name']}"}
+            for one in backup_secrets(bots, *SECRETS)]
 
 
 def backup_rows(names: t.Iterable[str], host: str, *results: t.Mapping[str, t.Any], kind: str = "bot"
@@ -117,9 +124,7 @@ def backup_accounts(hostvars: Bots) -> list[dict[str, t.Any]]:
     found = []
     for one in hostvars:
         own = {key[4:]: one[key] for key in one if key.startswith("bot_backup")}
-        for _bot, _settings, arguments in _wanted([{"name": one["inventory_hostname"], **own}]):
-            previous = own.get("backup_previous_password")
-            found.append({**arguments, **({"previous_password": previous} if previous else {})})
+        found += [arguments for _bot, _settings, arguments in _wanted([{"name": one["inventory_hostname"], **own}])]
     return found
 
 
@@ -128,6 +133,18 @@ def backup_guests(hostvars: Bots) -> list[dict[str, t.Any]]:
     found = [(one["inventory_hostname"], dict(one.get("vm_backup") or {})) for one in hostvars]
     return [{"name": name, **{key: settings[key] for key in SECRETS if key in settings}}
             for name, settings in found if settings.get("enabled", False)]
+
+
+def backup_previous(accounts: Bots, hostvars: t.Mapping[str, t.Any], variable: str) -> list[dict[str, t.Any]]:
+    """Each with what it had before: out of a mapping such as space_backup, or variables that begin so."""
+    found = []
+    for one in accounts:
+        own = hostvars[one["name"]]
+        settings = own.get(variable) or {}
+        given = {f"previous_{key}": own.get(f"{variable}_previous_{key}", settings.get(f"previous_{key}"))
+                 for key in PREVIOUS}
+        found.append({**one, **{key: value for key, value in given.items() if value}})
+    return found
 
 
 def backup_secrets(bots: Bots, *secrets: str) -> list[dict[str, t.Any]]:
@@ -183,10 +200,12 @@ class FilterModule:
             "backup_failures": backup_failures,
             "backup_guests": backup_guests,
             "backup_names": backup_names,
+            "backup_previous": backup_previous,
             "backup_rows": backup_rows,
             "backup_secrets": backup_secrets,
             "backup_sources": backup_sources,
             "backup_table": backup_table,
+            "extract_targets": extract_targets,
             "fleet_manifest": fleet_manifest,
             "restore_targets": restore_targets,
         }

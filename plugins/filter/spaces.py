@@ -17,7 +17,8 @@ Values = t.Mapping[str, t.Any]
 PREFIX = "space_"
 BACKUP = "space_backup"
 BACKUP_SECRETS = ("access_key", "secret_key", "password")
-BACKUP_KEYS = ("enabled", "exclude", *BACKUP_SECRETS)
+BACKUP_TAKEN = ("exclude", *BACKUP_SECRETS)
+BACKUP_KEYS = ("enabled", *BACKUP_TAKEN, "previous_access_key", "previous_password")
 #: What a space of network mode lan reaches beyond the internet. What no container may reach stays out of reach.
 PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 
@@ -105,7 +106,7 @@ def space_backups(spaces: t.Iterable[Values], templates: Values | None = None,
         described = space_descriptions([hostvars], templates, only)
         parsed = [_parsed(one, templates) for one in described]
         if settings.get("enabled", True) and any(one.workspace.in_volume and one.state != "absent" for one in parsed):
-            found.append({"name": name, **{key: settings[key] for key in BACKUP_KEYS[1:] if key in settings}})
+            found.append({"name": name, **{key: settings[key] for key in BACKUP_TAKEN if key in settings}})
     return found
 
 

@@ -9,7 +9,7 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 
 SECRETS = ("access_key", "secret_key", "password")
-KEYS = ("enabled", *SECRETS)
+KEYS = ("enabled", *SECRETS, "previous_access_key", "previous_password")
 
 
 def vm_backups(guests: t.Iterable[t.Mapping[str, t.Any]], only: t.Collection[str] | None = None

@@ -167,8 +167,10 @@ class InventoryModule(HostsInventory):
             self._observed(name, {**found[host][name], "host": host})
         elif set(self._hosts()) <= set(found):
             self._observed(name, {"name": name, "state": "absent"})
-        if host in self.inventory.hosts:
-            self._connect(name, host)
+        # A host that claims the space of another one is heard, and not followed.
+        place = wanted or host
+        if place in self.inventory.hosts:
+            self._connect(name, place)
         self._construct(name)
 
     def _connect(self, name: str, host: str) -> None:

@@ -19,7 +19,8 @@ description:
   - Through a VM host leads C(ssh) with a key or an agent. It can't ask for a password.
   - Every guest gets the variable C(fleet_observed), what M(clawops.fleet.vm_instance_info) says of it, with C(host)
     for where that is. Its C(state) is V(absent) if every VM host answered and none has it.
-  - Guests of the fleet that are not in the inventory become hosts of group C(undeclared).
+  - Guests of the fleet that are not in the inventory become hosts of group C(undeclared), if their names are such of
+    guests. A guest that stands elsewhere than its C(vm_on) says is told of, and not connected to.
   - A VM host is connected to as plays do it, by the same variables and settings. Who logs in as somebody else than root
     becomes root, by C(ansible_become_method). A host that doesn't answer in time is a warning. Nothing is installed
     there, and nothing stays.
@@ -94,14 +95,15 @@ class InventoryModule(HostsInventory):
         if len(standing) > 1:
             self.display.warning(f"Guest {name} stands on {', '.join(standing)}. Taken is the one on {host}.")
         if standing:
-            self._found(name, str(host), found[str(host)][name])
+            # A host that claims the guest of another one is heard, and not followed.
+            self._found(name, str(host), found[str(host)][name], follow=wanted in (None, host))
         elif set(self._members("vm_hosts")) <= set(found):
             self._observed(name, {"name": name, "state": "absent"})
         self._construct(name)
 
-    def _found(self, name: str, host: str, seen: Vars) -> None:
+    def _found(self, name: str, host: str, seen: Vars, follow: bool = True) -> None:
         self._observed(name, {**seen, "host": host})
-        if seen.get("address") and "ansible_host" not in self._values(name):
+        if follow and seen.get("address") and "ansible_host" not in self._values(name):
             way = f"(hostvars['{name}'] | clawops.fleet.vm_way(hostvars['{host}']))"
             self._set(name, {variable: trusted("{{ " + way + "." + variable + " }}") for variable in WAY})
 

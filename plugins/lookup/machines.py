@@ -11,7 +11,8 @@ author: clawops.fleet maintainers (@clawops)
 description:
   - Names the Docker hosts and the running guests that a pattern selects, for the C(hosts) of a play.
   - Hosts of group C(clusters) are none of them. A guest runs if its C(vm_state) says so, which is the default.
-  - In check mode a guest that is yet to be made is left out.
+  - In check mode a guest that is yet to be made is left out. So is a host of group C(fleet_silent), into which a run of
+    site puts machines that did not answer.
 options:
   _terms:
     description: A pattern of hosts, such as C(fleet_target). One that fits no host of the inventory is refused.
@@ -19,8 +20,9 @@ options:
     elements: str
     required: true
   kind:
-    description: Only the hosts of this group.
-    type: str
+    description: Only the hosts of these groups. By default those of V(docker_hosts) and V(vms).
+    type: list
+    elements: str
     choices: [docker_hosts, vm_hosts, vms]
 """
 
@@ -43,6 +45,7 @@ from ansible.plugins.loader import lookup_loader
 from ansible.plugins.lookup import LookupBase
 
 MACHINES = ("docker_hosts", "vms")
+SILENT = "fleet_silent"
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
@@ -53,10 +56,10 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         values = variables or {}
         groups, hostvars = values.get("groups") or {}, values.get("hostvars") or {}
         chosen = {name for term in terms for name in self._matching(term, values)}
-        kind = self.get_option("kind")
-        found = dict.fromkeys(name for group in ([kind] if kind else MACHINES) for name in groups.get(group, ()))
-        clusters = set(groups.get("clusters", ()))
-        return [name for name in found if name in chosen and name not in clusters
+        kinds = self.get_option("kind") or MACHINES
+        found = dict.fromkeys(name for group in kinds for name in groups.get(group, ()))
+        others = {*groups.get("clusters", ()), *groups.get(SILENT, ())}
+        return [name for name in found if name in chosen and name not in others
                 and (name not in groups.get("vms", ()) or _runs(hostvars.get(name) or {}))]
 
     def _matching(self, pattern: str, variables: dict[str, t.Any]) -> list[str]:

@@ -16,7 +16,7 @@ import uuid
 
 from . import _files, _lock
 from ._backup.host import HostRunner, identity, lock, staging
-from ._backup.model import MANIFEST, Manifest, Owner, Part, Restored, Scratch, Staged
+from ._backup.model import MANIFEST, Manifest, Owner, Part, Restored, Safety, Scratch, Staged
 from ._errors import FleetError
 from ._libvirt import names, restore
 from ._libvirt.backup import GUEST, Copier, Moment
@@ -38,7 +38,7 @@ class GuestSource:
     def __init__(self, libvirt: Host, name: str, fleet: str, host: str, full: bool = False, timeout: float = 14400
                  ) -> None:
         self.bot, self.fleet, self.host, self.full = name, fleet, host, full
-        self.copier, self.runner = Copier(libvirt, name, timeout), HostRunner()
+        self.copier, self.runner = Copier(libvirt, name, fleet, timeout), HostRunner()
         # Beside the folders of guests, whose names can't meet it.
         self.staging = str(names.STATE / ".backup" / "staging" / name)
 
@@ -73,8 +73,8 @@ def _facts(moment: Moment) -> dict[str, t.Any]:
 class GuestTarget:
     """The folder of one guest that is shut off, or not there."""
 
-    def __init__(self, libvirt: Host, name: str, keep_previous: bool = False) -> None:
-        self.libvirt, self.bot, self.keep_previous = libvirt, name, keep_previous
+    def __init__(self, libvirt: Host, name: str, fleet: str, keep_previous: bool = False) -> None:
+        self.libvirt, self.bot, self.fleet, self.keep_previous = libvirt, name, fleet, keep_previous
         self.runner = HostRunner()
         self.folder = names.folder(name)
         self.scratch = names.STATE / f".restore-{name}"
@@ -106,9 +106,13 @@ class GuestTarget:
         restored = Restored(snapshot, self.places(), self._identities(), done)
         _files.write(self._record, _files.pretty(dataclasses.asdict(restored)), 0o600)
 
+    def room(self) -> dict[str, int]:
+        folder = next(folder for folder in (names.STATE, *names.STATE.parents) if folder.is_dir())
+        return {str(folder.stat().st_dev): shutil.disk_usage(folder).free}
+
     def check(self, manifest: Manifest, size: int) -> None:
         manifest.part(GUEST)
-        restore.check_stopped(self.libvirt, self.bot)
+        restore.check_stopped(self.libvirt, self.bot, self.fleet)
         check_room(names.STATE, size)
 
     @contextlib.contextmanager
@@ -127,12 +131,13 @@ class GuestTarget:
         if os.path.lexists(self.scratch):
             shutil.rmtree(self.scratch)
 
-    def switch(self, scratches: list[Scratch], manifest: Manifest, snapshot: str, staging: str) -> list[str]:
+    def switch(self, scratches: list[Scratch], manifest: Manifest, snapshot: str, staging: str,
+               safety: Safety | None = None) -> list[str]:
         parts = {part.role: _plain(self.scratch, part) for part in manifest.parts}
         facts = restore.read_facts(parts[GUEST])
         new = self.scratch / "new"
         restore.assemble(self.bot, facts, parts, new)
-        restore.check_stopped(self.libvirt, self.bot)
+        restore.check_stopped(self.libvirt, self.bot, self.fleet)
         self._remember(snapshot, done=False)
         restore.place_files(self.bot, parts[GUEST], new)
         os.sync()

@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import json
 import pathlib
 import socket
 import typing as t
 import urllib.parse
-import uuid
 
 from ansible.module_utils.basic import env_fallback
 
 from ._backup import volumes
-from ._backup.host import HostRunner
-from ._backup.model import MANIFEST, Manifest, Restored, Scratch, Staged, Store, parts_of
+from ._backup.host import REGENERABLE, HostRunner, noted
+from ._backup.model import MANIFEST, Manifest, Restored, Safety, Scratch, Staged, Store, parts_of
 from ._errors import FleetError
+from ._handover import LEFT, mark_of
 from ._kubernetes.client import Cluster, Json, subject
 from ._kubernetes.job import PLACE, Bench, Reach, Session, opened
-from ._kubernetes.manifests import PLACES, PROFILE, USER, VERSION
+from ._kubernetes.manifests import MOVE, PLACES, PROFILE, USER, VERSION
 from ._kubernetes.wait import Target as Stopped
 from ._kubernetes.wait import Wait
 from ._openclaw.render import TOKEN
@@ -204,10 +203,18 @@ class Pod:
                                            f"{done.err.strip()[-1000:]}", "The image needs python3.", bot=self.bot)
         return volumes.answer_of(done.out)
 
+    def staged(self, stand: Stand, host: str, made: Json, directory: str, paths: t.Sequence[str], safety: bool = False
+               ) -> Staged:
+        """What restic has to read, with the run noted: until its snapshot is known to be whole it must not count."""
+        manifest = noted(self.ways.store.fleet, self.bot, host, SUBSTRATE, stand.version, parts_of(made["parts"]))
+        self.note(stand, run=manifest.run)
+        return Staged(manifest, directory, tuple(paths), tuple(made["exclude"]), stand.notes.get(RUN, ""),
+                      safety=safety)
+
     def note(self, stand: Stand, **notes: str | None) -> None:
         """Remembers at the claim of the state, for the next run."""
         name = stand.claims["clawdbot"]["metadata"]["name"]
-        known = {"run": RUN, "restored": RESTORED}
+        known = {"run": RUN, "restored": RESTORED, "move": MOVE}
         body = {"metadata": {"annotations": {known[key]: value for key, value in notes.items()}}}
         self.ways.cluster.patch("PersistentVolumeClaim", name, body, stand.namespace)
 
@@ -245,7 +252,7 @@ class PodSource(Pod):
         with self.working(self.bench(stand, mounts, True, pod["spec"].get("nodeName"))):
             try:
                 made = self.inside(inside, "stage", become, **self._wishes(stand), directory=f"{top}/{directory}")
-                staged = self._noted(stand, made, f"{AGAIN}/.clawops/{directory}")
+                staged = self.staged(stand, self.host, made, f"{AGAIN}/.clawops/{directory}", [*stand.volumes.values()])
                 self.inside(inside, "write", become, path=f"{top}/{directory}/{MANIFEST}",
                             text=staged.manifest.to_json())
                 yield staged
@@ -259,21 +266,12 @@ class PodSource(Pod):
         with self.working(self.bench(stand, {STAGING: None}, False, None)) as session:
             directory = f"{STAGING}/{self.bot}"
             made = self.inside(session, "stage", **self._wishes(stand), directory=directory)
-            staged = self._noted(stand, made, directory)
+            staged = self.staged(stand, self.host, made, directory, [*stand.volumes.values()])
             self.inside(session, "write", path=f"{directory}/{MANIFEST}", text=staged.manifest.to_json())
             yield staged
 
     def _wishes(self, stand: Stand) -> dict[str, t.Any]:
         return {"volumes": stand.volumes, "exclude": self.exclude, "timeout": self.ways.timeout}
-
-    def _noted(self, stand: Stand, made: Json, directory: str) -> Staged:
-        """What restic has to read, with the run noted: until its snapshot is known to be whole it must not count."""
-        manifest = Manifest(fleet=self.ways.store.fleet, bot=self.bot, host=self.host, substrate=SUBSTRATE,
-                            bot_version=stand.version, run=uuid.uuid4().hex, parts=parts_of(made["parts"]),
-                            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"))
-        self.note(stand, run=manifest.run)
-        return Staged(manifest, directory, tuple(stand.volumes.values()), tuple(made["exclude"]),
-                      stand.notes.get(RUN, ""))
 
 
 class PodTarget(Pod):
@@ -284,6 +282,7 @@ class PodTarget(Pod):
         super().__init__(ways, bot, runner, environment)
         self.stop, self.overwrite = stop, overwrite
         self._stand: Stand | None = None
+        self._size, self._filled = 0, list[str]()
 
     @property
     def stand(self) -> Stand:
@@ -308,14 +307,22 @@ class PodTarget(Pod):
 
     def _remember(self, snapshot: str, done: bool) -> None:
         record = Restored(snapshot, self.places(), self._identities(), done)
-        self.note(self.stand, restored=json.dumps(dataclasses.asdict(record)))
+        mark = mark_of(self.stand.notes.get(MOVE))
+        # What a bot left when it moved away is now what it is.
+        fresh: dict[str, str | None] = {"move": None} if done and mark and mark.role == LEFT else {}
+        self.note(self.stand, restored=json.dumps(dataclasses.asdict(record)), **fresh)
 
     def occupied(self) -> list[str]:
         """What is in volumes is seen from within; open() looks."""
         return []
 
+    def room(self) -> dict[str, int]:
+        """Every bot has volumes of its own; check() looks at them."""
+        return {}
+
     def check(self, manifest: Manifest, size: int) -> None:
         manifest.part("state")
+        self._size = size
         room = sum(parse_bytes("storage", claim["spec"]["resources"]["requests"]["storage"])
                    for claim in self.stand.claims.values())
         if size > room:
@@ -347,25 +354,41 @@ class PodTarget(Pod):
         volumes_ = {role: path for role, path in self.stand.volumes.items() if role in known}
         record = self.record()
         allowed = self.overwrite or (record is not None and not record.done)
-        with self.working(self.bench(self.stand, {}, False, None)):
-            self._in_job("prepare", volumes=volumes_, size=0, overwrite=allowed)
+        with self.working(self.bench(self.stand, {STAGING: None}, False, None)):
+            self._filled = self._in_job("prepare", volumes=volumes_, size=self._size, overwrite=allowed)
             yield [Scratch(f"{path}/.clawops/restore", (role,)) for role, path in volumes_.items()]
 
-    def _in_job(self, verb: str, **arguments: t.Any) -> None:
-        self.inside(t.cast(Session, self.runner.session), verb, **arguments)
+    def _in_job(self, verb: str, **arguments: t.Any) -> t.Any:
+        return self.inside(t.cast(Session, self.runner.session), verb, **arguments)
 
-    def switch(self, scratches: list[Scratch], manifest: Manifest, snapshot: str, staging: str) -> list[str]:
+    def switch(self, scratches: list[Scratch], manifest: Manifest, snapshot: str, staging: str,
+               safety: Safety | None = None) -> list[str]:
         roles = [role for scratch in scratches for role in scratch.roles]
         places = {role: self.stand.volumes[role] for role in roles}
         self._in_job("finish", volumes=places, bot=self.bot, manifest=manifest.to_json(), staging=staging,
                      owner=[USER, USER])
         self._check_stopped()
+        if safety and self._filled:
+            self._save(safety)
         self._remember(snapshot, done=False)
         self._in_job("exchange", volumes=places, trees={role: manifest.part(role).path for role in roles})
         self._in_job("settle", volumes=places)
         self._rotate()
         self._remember(snapshot, done=True)
         return []
+
+    def _save(self, safety: Safety) -> None:
+        """Has what is in the volumes taken as it lies: nothing runs that writes to it."""
+        places, directory = {role: self.stand.volumes[role] for role in self._filled}, f"{STAGING}/{self.bot}"
+        with safety.required():
+            made = self._in_job("survey", volumes=places, exclude=REGENERABLE, directory=directory)
+            staged = self.staged(self.stand, safety.host, made, directory, [*places.values()], safety=True)
+            try:
+                self._in_job("write", path=f"{directory}/{MANIFEST}", text=staged.manifest.to_json())
+                safety.take(staged)
+            finally:
+                if staged.settled:
+                    self.note(self.stand, run=None)
 
     def _rotate(self) -> None:
         """The next start makes a new token: who knew the old one from the snapshot's time is locked out."""

@@ -64,7 +64,7 @@ bots:
       type: bool
       returned: always
     newest_age:
-      description: Seconds since the newest snapshot; null when there is none.
+      description: Seconds since the newest snapshot, but for those taken by restores; null when there is none.
       type: int
       returned: always
     snapshots:
@@ -97,6 +97,10 @@ bots:
         files:
           description: Number of files in it.
           type: int
+          returned: always
+        safety:
+          description: Whether it is of data that a restore replaced. Such a one is restored by its id alone.
+          type: bool
           returned: always
 """
 

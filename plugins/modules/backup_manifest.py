@@ -16,29 +16,11 @@ description:
   - What is the same as the latest is not written again.
 extends_documentation_fragment:
   - clawops.fleet.attributes
+  - clawops.fleet.backup.store
 attributes:
   idempotent:
     support: full
 options:
-  endpoint:
-    description: Address of the S3 service, such as V(https://s3.example.org:9000). Objects are addressed path-style.
-    type: str
-    required: true
-  bucket:
-    description: The bucket.
-    type: str
-    required: true
-  region:
-    description: Region of the bucket.
-    type: str
-    default: us-east-1
-  ca_cert:
-    description: Path of the PEM file with the authority that signed the endpoint's certificate.
-    type: path
-  fleet:
-    description: Name of the fleet.
-    type: str
-    required: true
   access_key:
     description: Access key that may write there. Those of single bots may not.
     type: str
@@ -72,6 +54,25 @@ key:
   returned: success
   type: str
   sample: home/manifest/20260102T030405Z.json
+plan_complete:
+  description: Whether everything could be observed; false only in check mode, where an earlier step was not taken.
+  returned: success
+  type: bool
+  sample: true
+actions:
+  description: What was done, or would be in check mode.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: What it concerns.
+      type: str
+      sample: manifest of fleet home
+    action:
+      description: What was done to it, such as V(create).
+      type: str
+      sample: create
 """
 
 import typing as t

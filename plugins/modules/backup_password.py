@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: backup_password
-short_description: Gives the repositories of bots another password
+short_description: Gives the repositories of bots, VMs or spaces another password
 version_added: 0.1.0
 author:
   - clawops.fleet maintainers (@clawops)
@@ -20,32 +20,11 @@ description:
 extends_documentation_fragment:
   - clawops.fleet.attributes
   - clawops.fleet.backup
+  - clawops.fleet.backup.passwords
 options:
   previous_password:
-    description: The old password of bots that have none of their own.
+    description: The old password of those that have none of their own.
     type: str
-  bots:
-    description: The bots.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      name:
-        description: Name of the bot.
-        type: str
-        required: true
-      access_key:
-        description: Access key, instead of O(access_key).
-        type: str
-      secret_key:
-        description: Secret key, instead of O(secret_key).
-        type: str
-      password:
-        description: The new password of this bot's repository, instead of O(password).
-        type: str
-      previous_password:
-        description: The old one, instead of O(previous_password). Without any the new one has to open the repository.
-        type: str
 """
 
 EXAMPLES = r"""
@@ -64,9 +43,21 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+spaces:
+  description: One entry for each space, as V(bots) has them, with C(space) in place of C(bot).
+  returned: with O(spaces)
+  type: list
+  elements: dict
+  contains: {}
+vms:
+  description: One entry for each VM, as V(bots) has them, with C(vm) in place of C(bot).
+  returned: with O(vms)
+  type: list
+  elements: dict
+  contains: {}
 bots:
   description: One entry for each bot.
-  returned: success
+  returned: with O(bots)
   type: list
   elements: dict
   contains:
@@ -83,6 +74,25 @@ bots:
       description: Id of the key that the password opens; empty in check mode when it would be made.
       type: str
       returned: always
+plan_complete:
+  description: Whether everything could be observed; false only in check mode, where an earlier step was not taken.
+  returned: success
+  type: bool
+  sample: true
+actions:
+  description: What was done, or would be in check mode.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: What it concerns.
+      type: str
+      sample: old key of alpha
+    action:
+      description: What was done to it, such as V(delete).
+      type: str
+      sample: delete
 """
 
 import typing as t
@@ -93,22 +103,22 @@ from ..module_utils._module import QuietModule
 from ..module_utils._plan import run
 
 
-def passwords(params: t.Mapping[str, t.Any]) -> upkeep.Passwords:
+def passwords(params: t.Mapping[str, t.Any], check_mode: bool) -> upkeep.Passwords:
     store = arguments.store(params)
     changes = []
-    for bot in params["bots"]:
+    for bot in arguments.listed(params):
         old = bot["previous_password"] or params["previous_password"]
         previous = arguments.access(params, store, {**bot, "password": old}) if old else None
         changes.append(upkeep.Exchange(arguments.access(params, store, bot), previous))
-    return upkeep.Passwords(changes, params["parallel"])
+    return upkeep.Passwords(changes, params["parallel"], check_mode)
 
 
 def main() -> None:
     secret = {"type": "str", "no_log": True}
-    module = QuietModule(argument_spec=arguments.spec({"previous_password": secret}, previous_password=secret),
-                         supports_check_mode=True)
+    module = QuietModule(argument_spec=arguments.either({"previous_password": secret}, previous_password=secret),
+                         supports_check_mode=True, **arguments.EITHER)
     try:
-        verb = passwords(module.params)
+        verb = passwords(module.params, module.check_mode)
     except FleetError as error:
         module.fail_json(**error.result())
     run(module, verb.plan, verb.apply, verb.facts)

@@ -144,6 +144,25 @@ bots:
       type: list
       elements: str
       returned: always
+plan_complete:
+  description: Whether everything could be observed; false only in check mode, where an earlier step was not taken.
+  returned: success
+  type: bool
+  sample: true
+actions:
+  description: What was done, or would be in check mode.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: What it concerns.
+      type: str
+      sample: locks of alpha
+    action:
+      description: What was done to it, such as V(delete).
+      type: str
+      sample: delete
 """
 
 import typing as t
@@ -154,11 +173,11 @@ from ..module_utils._module import QuietModule
 from ..module_utils._plan import run
 
 
-def repairs(params: t.Mapping[str, t.Any]) -> upkeep.Repairs:
+def repairs(params: t.Mapping[str, t.Any], check_mode: bool) -> upkeep.Repairs:
     store = arguments.store(params)
     accesses = [arguments.access(params, store, bot) for bot in arguments.listed(params)]
     return upkeep.Repairs(accesses, params["steps"], params["packs"], params["place"], params["parallel"],
-                          params["rewind"])
+                          params["rewind"], check_mode)
 
 
 def main() -> None:
@@ -169,7 +188,7 @@ def main() -> None:
         place={"type": "path", "default": "/var/lib/clawops/repair"}),
         supports_check_mode=True, **arguments.EITHER)
     try:
-        verb = repairs(module.params)
+        verb = repairs(module.params, module.check_mode)
     except FleetError as error:
         module.fail_json(**error.result())
     run(module, verb.plan, verb.apply, verb.facts)

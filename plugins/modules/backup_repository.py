@@ -141,6 +141,25 @@ prune_policy:
   returned: success
   type: dict
   contains: {}
+plan_complete:
+  description: Whether everything could be observed; false only in check mode, where an earlier step was not taken.
+  returned: success
+  type: bool
+  sample: true
+actions:
+  description: What was done, or would be in check mode.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: What it concerns.
+      type: str
+      sample: repository alpha
+    action:
+      description: What was done to it, such as V(create).
+      type: str
+      sample: create
 """
 
 import typing as t

@@ -16,12 +16,14 @@ description:
   - The data are put together beside the target, on the same file system, checked against the manifest, and switched
     into place by renaming. Set-id bits, file capabilities and devices don't come back.
   - Nothing is written unless all bots of the list can be served.
-  - A directory that holds data is not replaced unless O(bots[].overwrite) says so.
-    A restore that was interrupted may be repeated without it.
+  - A directory that holds data is not replaced unless O(bots[].overwrite) says so, and then a snapshot of it is taken
+    first, see O(safety). A restore that was interrupted may be repeated without consent.
+  - The bot's gateway gets a new token, but for one that the inventory says.
 extends_documentation_fragment:
   - clawops.fleet.attributes
   - clawops.fleet.backup
   - clawops.fleet.backup.targets
+  - clawops.fleet.backup.safety
 attributes:
   idempotent:
     support: partial
@@ -55,6 +57,22 @@ EXAMPLES = r"""
       - name: alpha
         paths:
           - {role: state, path: /var/lib/clawops/bots/alpha, owner: bot-alpha}
+
+- name: Go back to the evening before, with what is there now in a snapshot
+  clawops.fleet.backup_restore:
+    endpoint: https://s3.example.org:9000
+    bucket: backups
+    fleet: home
+    access_key: "{{ fleet_backup_access_key }}"
+    secret_key: "{{ fleet_backup_secret_key }}"
+    password: "{{ fleet_backup_password }}"
+    stop: true
+    bots:
+      - name: alpha
+        time: "2026-11-20T20:00:00+01:00"
+        overwrite: true
+        paths:
+          - {role: state, path: /var/lib/clawops/bots/alpha, owner: bot-alpha}
 """
 
 RETURN = r"""
@@ -86,6 +104,14 @@ restored:
       type: dict
       returned: always
       sample: {state: /var/lib/clawops/bots/alpha}
+    files:
+      description: Number of files in the snapshot.
+      type: int
+      returned: always
+    bytes:
+      description: Size of what is in it.
+      type: int
+      returned: always
     changed:
       description: Whether this run restored it.
       type: bool
@@ -95,17 +121,41 @@ restored:
       type: list
       elements: str
       returned: always
+    safety:
+      description: Id of the snapshot of what was replaced; null when nothing was there, and without O(safety).
+      type: str
+      returned: always
     duration:
       description: Seconds.
       type: float
       returned: always
+plan_complete:
+  description: Whether everything could be observed; false only in check mode, where an earlier step was not taken.
+  returned: success
+  type: bool
+  sample: true
+actions:
+  description: What was done, or would be in check mode.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: What it concerns.
+      type: str
+      sample: bot alpha
+    action:
+      description: What was done to it, such as V(restore).
+      type: str
+      sample: restore
 """
 
 import typing as t
 
 from ..module_utils._backup import arguments, verbs
-from ..module_utils._backup.host import STATE, HostTarget, Place
+from ..module_utils._backup.host import STATE, Place
 from ..module_utils._backup.model import ROLES
+from ..module_utils._bot_backup import BotTarget
 from ..module_utils._errors import FleetError
 from ..module_utils._module import QuietModule
 from ..module_utils._plan import run
@@ -118,23 +168,23 @@ def restores(params: t.Mapping[str, t.Any], check_mode: bool) -> verbs.Restores:
         name = bot["name"]
         units = bot["units"] if bot["units"] is not None else [
             "openclaw.service" if name == "openclaw" else f"openclaw@{name}.service"]
-        target = HostTarget(name, [Place(**path) for path in bot["paths"]], units, params["stop"],
-                            params["keep_previous"], params["state_dir"])
-        wishes.append(verbs.Wish(arguments.access(params, store, bot, target.runner), target, bot["snapshot"],
-                                 bot["overwrite"]))
-    return verbs.Restores(wishes, check_mode, params["parallel"])
+        target = BotTarget(name, [Place(**path) for path in bot["paths"]], units, params["stop"],
+                           params["keep_previous"], params["state_dir"])
+        access = arguments.access(params, store, bot, target.runner)
+        wishes.append(arguments.wish(access, target, bot, params["safety"]))
+    return verbs.Restores(wishes, check_mode, params["parallel"], params["host"] or "")
 
 
 def main() -> None:
     path = {"role": {"type": "str", "required": True, "choices": list(ROLES)},
             "path": {"type": "str", "required": True}, "owner": {"type": "str", "required": True},
             "group": {"type": "str"}}
-    bot = {"snapshot": {"type": "str", "default": "latest"}, "overwrite": {"type": "bool", "default": False},
-           "units": {"type": "list", "elements": "str"},
+    bot = {**arguments.CHOICE, "units": {"type": "list", "elements": "str"},
            "paths": {"type": "list", "elements": "dict", "required": True, "options": path}}
     module = QuietModule(argument_spec=arguments.spec(
-        bot, stop={"type": "bool", "default": False}, keep_previous={"type": "bool", "default": False},
-        state_dir={"type": "path", "default": STATE}), supports_check_mode=True)
+        bot, **arguments.SAFETY, stop={"type": "bool", "default": False},
+        keep_previous={"type": "bool", "default": False}, state_dir={"type": "path", "default": STATE}),
+        supports_check_mode=True)
     try:
         verb = restores(module.params, module.check_mode)
     except FleetError as error:

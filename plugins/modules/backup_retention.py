@@ -115,6 +115,25 @@ bots:
       description: Seconds.
       type: float
       returned: always
+plan_complete:
+  description: Whether everything could be observed; false only in check mode, where an earlier step was not taken.
+  returned: success
+  type: bool
+  sample: true
+actions:
+  description: What was done, or would be in check mode.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: What it concerns.
+      type: str
+      sample: snapshots of alpha
+    action:
+      description: What was done to it, such as V(prune).
+      type: str
+      sample: prune
 """
 
 import typing as t

@@ -22,129 +22,12 @@ extends_documentation_fragment:
   - clawops.fleet.attributes
   - clawops.fleet.kubernetes
   - clawops.fleet.kubernetes.fleet
+  - clawops.fleet.kubernetes.bot
 attributes:
   idempotent:
     support: partial
     details:
       - A bot with state V(restarted) is restarted each time.
-options:
-  name:
-    description: Name of the bot, 1 to 28 of C(a-z0-9-).
-    type: str
-    required: true
-  version:
-    description: Release of OpenClaw that the image has, exact.
-    type: str
-    required: true
-  profile:
-    description: V(gateway) is OpenClaw alone, without privileges. V(desktop) has a browser and a terminal as well,
-      on two pages at a pair of NodePorts, and is privileged.
-    type: str
-    choices: [gateway, desktop]
-    default: gateway
-  runtime:
-    description: In a cluster a bot is a pod.
-    type: str
-    choices: [pod]
-    default: pod
-  state:
-    description:
-      - V(started) and V(stopped) say whether it runs, V(present) leaves that as it is and starts a new one.
-      - V(restarted) restarts it each time.
-      - V(absent) keeps its volumes unless O(purge_data).
-    type: str
-    choices: [present, started, stopped, restarted, absent]
-    default: started
-  port:
-    description: The even port of the pair of a V(desktop) bot, instead of the lowest free one of the band.
-    type: int
-  image:
-    description: Image of this bot, instead of that of its profile.
-    type: str
-  config:
-    description: Merged over what the collection needs in C(openclaw.json). Secrets stand in it as C(${NAME}). A
-      change restarts the bot.
-    type: dict
-    default: {}
-  live_config:
-    description: Let the bot go on when its O(config) changes, and wait until the new one has reached its
-      pod. The gateway follows the file by itself, and decides what of it needs a restart.
-    type: bool
-    default: false
-  env:
-    description: Environment variables that are no secrets.
-    type: dict
-    default: {}
-  api_keys:
-    description: Secret environment variables, such as C(ANTHROPIC_API_KEY). They land in the Secret
-      C(bot-NAME-keys). A change restarts the bot.
-    type: dict
-    default: {}
-  gateway_token:
-    description: Token of the gateway. By default one is made and kept in the Secret.
-    type: str
-  resources:
-    description: V(memory), V(cpus) and V(storage), such as C(2Gi), C(1.5) and C(10Gi). Storage is the size of each
-      volume. It can grow, where the storage class allows it, and never shrink.
-    type: dict
-    default: {}
-  volume_sizes:
-    description: Sizes of single volumes, V(clawdbot), V(clawd), V(chrome) and V(homebrew). A V(gateway) bot has
-      V(clawdbot), and V(clawd) only where it has a size here.
-    type: dict
-    default: {}
-  storage_class:
-    description: Storage class of the volumes, instead of the cluster's default.
-    type: str
-  extra_volumes:
-    description: Further volumes. Paths of the node are not among them.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name:
-        description: Name of the volume.
-        type: str
-        required: true
-      mount_path:
-        description: Where the bot finds it.
-        type: path
-        required: true
-      claim:
-        description: Name of a PersistentVolumeClaim.
-        type: str
-      config_map:
-        description: Name of a ConfigMap.
-        type: str
-      secret:
-        description: Name of a Secret.
-        type: str
-      empty_dir:
-        description: Size of a volume that lives as long as the pod.
-        type: str
-      read_only:
-        description: Whether the bot may only read it.
-        type: bool
-  node_selector:
-    description: Labels of the nodes on which it may run.
-    type: dict
-    default: {}
-  tolerations:
-    description: Taints of nodes that it tolerates, written as in a pod.
-    type: list
-    elements: dict
-    default: []
-  allowed_sources:
-    description: Addresses and networks from which the pages of a V(desktop) bot may be reached. Empty means from
-      everywhere. It needs a network plugin that enforces policies.
-    type: list
-    elements: str
-    default: []
-  allow_passwordless:
-    description: Pages of a V(desktop) bot without a password. By default one is made and kept as C(VNC_PASSWORD) in
-      the Secret C(bot-NAME-keys).
-    type: bool
-    default: false
 seealso:
   - module: clawops.fleet.bot_fleet
 """
@@ -230,6 +113,10 @@ bot:
       type: list
       elements: dict
       sample: [{name: clawdbot, claim: bot-alpha-clawdbot, size: 10Gi, capacity: 10Gi, phase: Bound}]
+    move:
+      description: That it is being moved or has left; C(role) is V(departing), V(arriving) or V(left). Null if neither.
+      type: dict
+      sample: null
     changed:
       description: Whether this bot was changed.
       type: bool

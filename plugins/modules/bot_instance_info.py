@@ -105,6 +105,10 @@ bots:
       type: list
       elements: dict
       sample: [{name: clawdbot, claim: bot-alpha-clawdbot, size: 10Gi, capacity: 10Gi, phase: Bound}]
+    move:
+      description: That it is being moved or has left; C(role) is V(departing), V(arriving) or V(left). Null if neither.
+      type: dict
+      sample: null
 """
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback

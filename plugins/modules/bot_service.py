@@ -106,7 +106,7 @@ options:
     type: bool
     default: false
   timeout:
-    description: Seconds that a bot may take to become ready.
+    description: Seconds that a bot may take to become ready. In a guest without KVM, ten times as many.
     type: int
     default: 180
 """

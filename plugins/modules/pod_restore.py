@@ -17,13 +17,14 @@ description:
     beside what is in them, checked against the manifest, and then exchanged. The next run undoes an exchange that was
     cut short. The rights of the Job are those that M(clawops.fleet.pod_snapshot) tells of.
   - The bot's gateway gets a new token with its next start. Its SSH keys and its configuration are not touched.
-  - Volumes that hold data are not replaced unless O(bots[].overwrite) says so.
-    A restore that was interrupted may be repeated without it.
+  - Volumes that hold data are not replaced unless O(bots[].overwrite) says so, and then a snapshot of them is taken
+    first, see O(safety). A restore that was interrupted may be repeated without consent.
 extends_documentation_fragment:
   - clawops.fleet.attributes
   - clawops.fleet.backup
   - clawops.fleet.backup.cluster
   - clawops.fleet.backup.pod_targets
+  - clawops.fleet.backup.safety
 attributes:
   idempotent:
     support: partial
@@ -79,6 +80,14 @@ restored:
       type: dict
       returned: always
       sample: {state: PersistentVolumeClaim claworc-gateway/bot-delta-clawdbot}
+    files:
+      description: Number of files in the snapshot.
+      type: int
+      returned: always
+    bytes:
+      description: Size of what is in it.
+      type: int
+      returned: always
     changed:
       description: Whether this run restored it.
       type: bool
@@ -88,10 +97,33 @@ restored:
       type: list
       elements: str
       returned: always
+    safety:
+      description: Id of the snapshot of what was replaced; null when nothing was there, and without O(safety).
+      type: str
+      returned: always
     duration:
       description: Seconds.
       type: float
       returned: always
+plan_complete:
+  description: Whether everything could be observed; false only in check mode, where an earlier step was not taken.
+  returned: success
+  type: bool
+  sample: true
+actions:
+  description: What was done, or would be in check mode.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: What it concerns.
+      type: str
+      sample: bot alpha
+    action:
+      description: What was done to it, such as V(restore).
+      type: str
+      sample: restore
 """
 
 import typing as t
@@ -110,14 +142,13 @@ def restores(params: t.Mapping[str, t.Any], check_mode: bool) -> verbs.Restores:
         runner = PodRunner(store.ca_cert)
         access = arguments.access(params, store, bot, runner)
         target = PodTarget(common, bot["name"], runner, access.repository.env, params["stop"], bot["overwrite"])
-        wishes.append(verbs.Wish(access, target, bot["snapshot"], bot["overwrite"]))
-    return verbs.Restores(wishes, check_mode, params["parallel"])
+        wishes.append(arguments.wish(access, target, bot, params["safety"]))
+    return verbs.Restores(wishes, check_mode, params["parallel"], params["host"] or "")
 
 
 def main() -> None:
-    module = QuietModule(argument_spec=arguments.spec(
-        {"snapshot": {"type": "str", "default": "latest"}, "overwrite": {"type": "bool", "default": False}}, **CLUSTER,
-        stop={"type": "bool", "default": False}), supports_check_mode=True)
+    spec = arguments.spec(arguments.CHOICE, **CLUSTER, **arguments.SAFETY, stop={"type": "bool", "default": False})
+    module = QuietModule(argument_spec=spec, supports_check_mode=True)
     try:
         verb = restores(module.params, module.check_mode)
     except FleetError as error:

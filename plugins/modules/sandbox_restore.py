@@ -15,13 +15,14 @@ description:
     must not run; files are given to whom its volume belongs.
   - The data are put together beside the volume, checked against the manifest, and switched into place by renaming.
     Set-id bits, file capabilities and devices don't come back.
-  - A volume that holds data is not replaced unless O(spaces[].overwrite) says so.
-    A restore that was interrupted may be repeated without it.
+  - A volume that holds data is not replaced unless O(spaces[].overwrite) says so, and then a snapshot of it is taken
+    first, see O(safety). A restore that was interrupted may be repeated without consent.
 extends_documentation_fragment:
   - clawops.fleet.attributes
   - clawops.fleet.backup
   - clawops.fleet.backup.engine
   - clawops.fleet.backup.space_targets
+  - clawops.fleet.backup.safety
 attributes:
   idempotent:
     support: partial
@@ -80,6 +81,14 @@ restored:
       type: dict
       returned: always
       sample: {volume: /var/lib/docker/volumes/clawdspace-vol-scratch/_data}
+    files:
+      description: Number of files in the snapshot.
+      type: int
+      returned: always
+    bytes:
+      description: Size of what is in it.
+      type: int
+      returned: always
     changed:
       description: Whether this run restored it.
       type: bool
@@ -89,10 +98,33 @@ restored:
       type: list
       elements: str
       returned: always
+    safety:
+      description: Id of the snapshot of what was replaced; null when nothing was there, and without O(safety).
+      type: str
+      returned: always
     duration:
       description: Seconds.
       type: float
       returned: always
+plan_complete:
+  description: Whether everything could be observed; false only in check mode, where an earlier step was not taken.
+  returned: success
+  type: bool
+  sample: true
+actions:
+  description: What was done, or would be in check mode.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: What it concerns.
+      type: str
+      sample: space scratch
+    action:
+      description: What was done to it, such as V(restore).
+      type: str
+      sample: restore
 """
 
 import typing as t
@@ -110,16 +142,16 @@ def restores(params: t.Mapping[str, t.Any], check_mode: bool) -> verbs.Restores:
     wishes = []
     for space in params["spaces"]:
         target = SpaceTarget(engine.twin(), space["name"], store.fleet, params["stop"], params["keep_previous"])
-        wishes.append(verbs.Wish(arguments.access(params, store, space, target.runner), target, space["snapshot"],
-                                 space["overwrite"]))
-    return verbs.Restores(wishes, check_mode, params["parallel"])
+        access = arguments.access(params, store, space, target.runner)
+        wishes.append(arguments.wish(access, target, space, params["safety"]))
+    return verbs.Restores(wishes, check_mode, params["parallel"], params["host"] or "")
 
 
 def main() -> None:
     module = QuietModule(argument_spec=arguments.spec(
-        {"snapshot": {"type": "str", "default": "latest"}, "overwrite": {"type": "bool", "default": False}}, "space",
-        docker_host={"type": "str"}, stop={"type": "bool", "default": False},
-        keep_previous={"type": "bool", "default": False}), supports_check_mode=True)
+        arguments.CHOICE, "space", **arguments.SAFETY, docker_host={"type": "str"},
+        stop={"type": "bool", "default": False}, keep_previous={"type": "bool", "default": False}),
+        supports_check_mode=True)
     try:
         verb = restores(module.params, module.check_mode)
     except FleetError as error:

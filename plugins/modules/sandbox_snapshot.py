@@ -82,6 +82,25 @@ snapshots:
       description: Seconds.
       type: float
       returned: always
+plan_complete:
+  description: Whether everything could be observed; false only in check mode, where an earlier step was not taken.
+  returned: success
+  type: bool
+  sample: true
+actions:
+  description: What was done, or would be in check mode.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: What it concerns.
+      type: str
+      sample: snapshot scratch
+    action:
+      description: What was done to it, such as V(create).
+      type: str
+      sample: create
 """
 
 import platform

@@ -78,6 +78,14 @@ restored:
       type: dict
       returned: always
       sample: {disks: /var/lib/clawops/vms/zap}
+    files:
+      description: Number of files in the snapshot.
+      type: int
+      returned: always
+    bytes:
+      description: Size of what is in it.
+      type: int
+      returned: always
     changed:
       description: Whether this run restored it.
       type: bool
@@ -87,10 +95,33 @@ restored:
       type: list
       elements: str
       returned: always
+    safety:
+      description: Always null; O(keep_previous) keeps what is replaced.
+      type: str
+      returned: always
     duration:
       description: Seconds.
       type: float
       returned: always
+plan_complete:
+  description: Whether everything could be observed; false only in check mode, where an earlier step was not taken.
+  returned: success
+  type: bool
+  sample: true
+actions:
+  description: What was done, or would be in check mode.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: What it concerns.
+      type: str
+      sample: vm zap
+    action:
+      description: What was done to it, such as V(restore).
+      type: str
+      sample: restore
 """
 
 import typing as t
@@ -107,16 +138,14 @@ def restores(params: t.Mapping[str, t.Any], check_mode: bool) -> verbs.Restores:
     store, libvirt = arguments.store(params), Host(params["libvirt_uri"])
     wishes = []
     for vm in params["vms"]:
-        target = GuestTarget(libvirt, vm["name"], params["keep_previous"])
-        wishes.append(verbs.Wish(arguments.access(params, store, vm, target.runner), target, vm["snapshot"],
-                                 vm["overwrite"]))
+        target = GuestTarget(libvirt, vm["name"], store.fleet, params["keep_previous"])
+        wishes.append(arguments.wish(arguments.access(params, store, vm, target.runner), target, vm))
     return verbs.Restores(wishes, check_mode, params["parallel"])
 
 
 def main() -> None:
-    vm = {"snapshot": {"type": "str", "default": "latest"}, "overwrite": {"type": "bool", "default": False}}
     module = QuietModule(argument_spec=arguments.spec(
-        vm, kind="vm", keep_previous={"type": "bool", "default": False},
+        arguments.CHOICE, kind="vm", keep_previous={"type": "bool", "default": False},
         libvirt_uri={"type": "str", "default": URI}), supports_check_mode=True)
     try:
         verb = restores(module.params, module.check_mode)

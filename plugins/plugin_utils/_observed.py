@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import typing as t
 
+from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.inventory.helpers import get_group_vars
 from ansible.module_utils.common.text.converters import to_native
@@ -16,6 +17,7 @@ from ansible.utils.unsafe_proxy import wrap_var
 from ansible.utils.vars import combine_vars
 from ansible.vars.plugins import get_vars_from_inventory_sources
 
+from ..module_utils._ownership import NAME
 from ._remote import Remote, at_once
 
 Vars = dict[str, t.Any]
@@ -57,9 +59,16 @@ class ObservedInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type:
         """The variables of a host, those of group_vars and host_vars included, as they were written."""
         host = self.inventory.hosts[name]
         sources = getattr(self.inventory, "processed_sources", [])
-        values = get_group_vars(host.get_groups())
-        for part in (get_vars_from_inventory_sources(self.loader, sources, host.get_groups(), "all"), host.get_vars(),
-                     get_vars_from_inventory_sources(self.loader, sources, [host], "all")):
+        # Other groups are its children only when all sources have been read.
+        every = [self.inventory.groups["all"]]
+        groups = [group for group in host.get_groups() if group not in every]
+
+        def beside(entities: list[t.Any]) -> Vars:
+            return t.cast(Vars, get_vars_from_inventory_sources(self.loader, sources, entities, "all"))
+
+        values: Vars = {}
+        for part in (get_group_vars(every), get_group_vars(groups), beside(every), beside(groups), host.get_vars(),
+                     beside([host])):
             values = combine_vars(values, part)
         return t.cast(Vars, values)
 
@@ -92,7 +101,13 @@ class ObservedInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type:
         self._set(name, {OBSERVED: wrap_var(seen)})
 
     def _undeclared(self, name: str, variables: Vars, whose: str) -> bool:
-        """Adds a host that nobody declared. False if the name is taken: whose says by what it is not."""
+        """Adds a host that nobody declared. False if it can't have the name: whose says by what it is not.
+
+        The name is somebody else's word: it must not be a template's end, nor the controller or a group of ours.
+        """
+        if not NAME.fullmatch(name) or name in C.LOCALHOST or name in self.inventory.groups:
+            self.display.warning(f"{whose} {name!r}, which is no name for one.")
+            return False
         if name in self.inventory.hosts:
             self.display.warning(f"{whose} {name}, which the inventory has elsewhere.")
             return False
@@ -128,7 +143,7 @@ class HostsInventory(ObservedInventory):
             if isinstance(answer, Exception):
                 self._not_asked(host, answer)
             else:
-                found[host] = answer
+                found[host] = {name: seen for name, seen in answer.items() if isinstance(name, str)}
         return found
 
     def _question(self, host: str, ask: t.Callable[[Remote, t.Any], dict[str, Vars]]

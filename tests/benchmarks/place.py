@@ -75,8 +75,9 @@ class Place:
         So its time counts all that it does there, imports included, and nothing else.
         """
         folder, program = f"{self.folder}/{name}", f"{self.folder}/{name.rpartition('.')[2]}"
-        self.tasks({"name": name, name: arguments, "check_mode": True}, env={"ANSIBLE_KEEP_REMOTE_FILES": "1"},
-                   vars={"ansible_remote_tmp": folder})
+        # With an environment of its own it is a process of its own, even where Ansible could do the work itself.
+        self.tasks({"name": name, name: arguments, "check_mode": True, "environment": {"LC_MEASURED": "1"}},
+                   env={"ANSIBLE_KEEP_REMOTE_FILES": "1"}, vars={"ansible_remote_tmp": folder})
         self.shell(f"""set -eu
             mv {folder}/*/AnsiballZ_*.py {program}.check.py
             rm -r {folder}
@@ -85,32 +86,48 @@ class Place:
         return types.SimpleNamespace(run=f"{self.python} {program}.py", check=f"{self.python} {program}.check.py")
 
     def clock(self, rounds: int, sides: t.Mapping[str, t.Any], before: str = "") -> types.SimpleNamespace:
-        """Times shell commands against each other there, by far/clock.py: `times` and `last` output by side."""
+        """Times shell commands against each other there, by far/clock.py: `times` and `last` output by side.
+
+        A side is a command, or has `run`, `before`, and `reads`: what it says itself of its time, in JSON.
+        """
         full = {name: side if isinstance(side, dict) else {"run": side} for name, side in sides.items()}
         plan = self.send("plan.json", json.dumps({"rounds": rounds, "before": before, "sides": full}))
         return types.SimpleNamespace(**json.loads(self.shell(f"{self.python} {self.send('clock.py')} {plan}")))
 
     def body(self, name: str, arguments: Task) -> t.Callable[[], Body]:
         """A module's own work with these arguments, its start and imports apart. The first run counts for nothing."""
+        return self._timed(self.body_command(name, arguments))
+
+    def body_command(self, name: str, arguments: Task) -> str:
+        """The same as a command line that writes JSON."""
         folder = self._fresh()
         self.shell(f"{self.module(name, arguments).run} explode && mv {self.folder}/debug_dir/* {folder}")
         collection, _dot, short = name.rpartition(".")
-        return self._timed(folder, f"ansible_collections.{collection}.plugins.modules.{short}")
+        return self._command(folder, f"ansible_collections.{collection}.plugins.modules.{short}")
 
     def bare(self, name: str, arguments: Task) -> t.Callable[[], Body]:
         """The same of a program from far/ that has a main() which reads `args` beside it."""
+        return self._timed(self.bare_command(name, arguments))
+
+    def bare_task(self, name: str, arguments: Task) -> Task:
+        """Such a program as the one task of a playbook."""
+        return {"name": name, "ansible.builtin.command": self.bare_command(name, arguments), "register": "said",
+                "changed_when": "(said.stdout | from_json).changed"}
+
+    def bare_command(self, name: str, arguments: Task) -> str:
         folder = self._fresh()
         inside = folder.removeprefix(f"{self.folder}/")
         self.send(f"{inside}/{name}.py", (FAR / f"{name}.py").read_text())
         self.send(f"{inside}/args", json.dumps(arguments))
-        return self._timed(folder, name)
+        return self._command(folder, name)
 
     def _fresh(self) -> str:
         return self.shell(f"mktemp -d {self.folder}/body.XXXXXX").strip()
 
-    def _timed(self, folder: str, program: str) -> t.Callable[[], Body]:
-        command = f"{self.python} -B {self.send('body.py')} {folder} {program}"
+    def _command(self, folder: str, program: str) -> str:
+        return f"{self.python} -B {self.send('body.py')} {folder} {program}"
 
+    def _timed(self, command: str) -> t.Callable[[], Body]:
         def run() -> Body:
             return Body(**json.loads(self.shell(command)))
 

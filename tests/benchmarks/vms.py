@@ -108,7 +108,11 @@ def playbooks(bench: Bench) -> list[Row]:
 def loops(bench: Bench) -> list[Task]:
     """The peer's tasks for the guests that are there, each for the whole list, the last two with community.libvirt.
 
-    Like ours they look after the folder, what cloud-init reads, its medium, the disk, the definition and the state.
+    Like one call of ours they look after the folder, what cloud-init reads, its medium, the disk, the definition and
+    the state. That is the loop to compare with: community.libvirt defines a domain whose files are there already, so
+    whoever uses it needs each of these tasks, and needs it in every run, or a missing disk or another user-data goes
+    unnoticed. It still does less: its tasks look whether files are there, not how large a disk is or what a medium
+    holds, and it gives the definition to libvirt anew each time. What its own two tasks take is a row without a goal.
     """
     bare(bench, "learn", names=bench.names)()
     kept = json.loads(bench.box.shell(f"cat {LEARNT}/guests.json"))

@@ -28,7 +28,8 @@ RECIPE = f"""FROM {REGISTRY}/clawops-bed/busybox:1
 ENV PATH=/bin
 RUN mkdir -p /srv /opt/openclaw/bin && echo hello >/srv/index.html \\
     && printf '#!/bin/sh\\nexec wget -q -O /dev/null http://127.0.0.1:18789/\\n' >/opt/openclaw/bin/openclaw-ready \\
-    && chmod 755 /opt/openclaw/bin/openclaw-ready
+    && chmod 755 /opt/openclaw/bin/openclaw-ready \\
+    && mkdir -p /opt/homebrew/bin && echo brewed >/opt/homebrew/bin/brew
 ENTRYPOINT ["sh", "-c", "trap 'exit 0' TERM; for port in 6081 6082 18789; do httpd -p $port -h /srv; done; \\
 echo the key is $ANTHROPIC_API_KEY; [ -z \\"$CRASH\\" ] || exit 1; while :; do sleep 1 & wait $!; done"]
 """
@@ -140,6 +141,19 @@ class Fleet:
 
     def run(self, **arguments):
         return self.module("bot_fleet", **{**self.common(), **arguments})
+
+    def play(self, *words, **arguments):
+        """What ansible-playbook says to the same task. A module that it sends goes through tmp_path/sent."""
+        task = {"clawops.fleet.bot_fleet": {"kubeconfig": self.bed.kubeconfig, **self.common(), **arguments}}
+        play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task],
+                "vars": {"ansible_remote_tmp": str(self.tmp_path / "sent")}}
+        path = self.tmp_path / "play.json"
+        path.write_text(json.dumps([play]))
+        env = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), "ANSIBLE_INVENTORY": "localhost,"}
+        done = subprocess.run(["ansible-playbook", str(path), *words], env=env, capture_output=True, text=True,
+                              check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def pairs(self, **arguments):
         return self.module("port_pair", store="kubernetes", fleet=self.fleet, namespace=self.namespace, **arguments)

@@ -229,9 +229,20 @@ def test_data_are_replaced_only_by_consent_and_taken_from_a_stopped_bot_too(worl
     world.inside(world.gateways, pod, f"open('{STATE}/later', 'w').write('x')")
     refused = world.pods("pod_restore", "golf", stop=True, fails=True)
     assert refused["failure"]["code"] == "target_not_empty"
-    assert world.pods("pod_restore", {"name": "golf", "overwrite": True}, stop=True)["changed"]
+    done, = world.pods("pod_restore", {"name": "golf", "overwrite": True}, stop=True)["restored"]
     pod = world.run(bots=[bot])["bots"][0]["pod"]
     assert json.loads(world.inside(world.gateways, pod, SUM, STATE)) == before
+    world.run(bots=[{**bot, "state": "stopped"}])
+    early = {"name": "golf", "overwrite": True, "time": "2020-01-01T00:00:00Z"}
+    assert world.pods("pod_restore", early, fails=True)["failure"]["code"] == "snapshot_missing"
+    # What was replaced is in a snapshot, which nothing takes for the newest.
+    back, = world.pods("pod_restore", {"name": "golf", "overwrite": True, "snapshot": done["safety"]})["restored"]
+    pod = world.run(bots=[bot])["bots"][0]["pod"]
+    assert world.inside(world.gateways, pod, f"print(open('{STATE}/later').read())").strip() == "x"
+    world.run(bots=[{**bot, "state": "stopped"}])
+    last, = world.pods("pod_restore", {"name": "golf", "overwrite": True})["restored"]
+    assert last["snapshot"] == done["snapshot"] and len({done["safety"], back["safety"], last["safety"]}) == 3
+    world.until(lambda: world.left(world.gateways) == [])
 
 
 @pytest.mark.full
@@ -337,6 +348,10 @@ def test_a_fleet_is_rebuilt_from_bucket_and_inventory(tmp_path, image, restic, s
 
         said = whole.play("clawops.fleet.backup")
         assert re.search(r"golf +harbor +ok", said) and re.search(rf"space bench +{HOST} +ok", said), said[-3000:]
+        look = {"fleet_only": ["golf", "bench"], "fleet_restore_host": HOST, "fleet_restore_into": "/srv/look"}
+        whole.play("clawops.fleet.restore_beside", **look)
+        assert [json.loads(host.inside(f"python3 - /srv/look/{place}", SUM.encode()))
+                for place in ("bots/golf/state", "spaces/bench/volume")] == before
         said = whole.play("clawops.fleet.backup", fails=True, fleet_backup_password="planted-wrong")
         assert said.count("FAILED") >= 2
 
@@ -353,4 +368,5 @@ def test_a_fleet_is_rebuilt_from_bucket_and_inventory(tmp_path, image, restic, s
         assert [json.loads(run(SUM)) for run in (in_pod, in_space)] == before
     finally:
         forget_space()
+        host.inside("rm -rf /srv/look", check=False)
         whole.discard()

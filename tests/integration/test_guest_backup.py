@@ -2,20 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Disks of guests into a bucket and back, by real libvirt and restic.
 
-But for the story at the end nothing boots: what a system would write is written through QEMU.
+Nothing boots: what a system would write is written through QEMU. test_zap.py has the whole story.
 """
 
 from __future__ import annotations
 
 import json
-import pathlib
 import time
 
 import pytest
-from bed import cache, net
+from bed import cache
 from guests_bed import STATE, Oak
 from managed import Managed
-from test_zap import Story
 
 NAME, KIB = "kept-a", 1024
 BITMAP = 64 * KIB  # what QEMU notes changes by
@@ -214,78 +212,3 @@ def test_a_restore_that_is_killed_is_repeated(bucket):
         bucket.restore()
         assert bucket.contents() == wanted
     assert bucket.host.inside(f"ls -A {STATE} | grep restore || true") == ""
-
-
-# -- the story --------------------------------------------------------------------------------------------------------
-
-
-HERON = "the heron stands on one leg"
-KEPT = "/var/lib/clawops/kept"
-VERBS = ("provision_vm", "install", "customize")
-
-
-class Kept(Story):
-    """A guest with a bot in it, whose disks are backed up, and a second VM host."""
-
-    def __init__(self, folder: pathlib.Path) -> None:
-        super().__init__(folder)
-        Managed.bed("up", "minio", "vmhost:maple")
-        self.folder = folder
-        self.stand_on("oak")
-
-    def stand_on(self, host: str) -> None:
-        more = {"all": {"children": {
-            "vm_hosts": {"hosts": {"maple": {"ansible_host": net.v4("maple"), "vm_fleet_share_paths": ["/srv/share"]}}},
-            "vms": {"hosts": {"zap": {"vm_on": host, "vm_backup": {"enabled": True}}}}}}}
-        (self.folder / "kept.json").write_text(json.dumps(more))
-        for env in (self.box.env, self.observed):
-            inventory = [one for one in env["ANSIBLE_INVENTORY"].split(",") if "kept.json" not in one]
-            # The plugin looks at what is declared before it.
-            env["ANSIBLE_INVENTORY"] = ",".join([*inventory[:2], f"{self.folder}/kept.json", *inventory[2:]])
-        self.target = {"fleet_target": f"{host},zap"}
-
-    def play(self, verb: str, **more: object) -> str:
-        return self.box.play(verb, **self.target, **more)
-
-    def write(self, name: str, size: str) -> str:
-        """A file in the guest, and its digest."""
-        return self.inside(f"mkdir -p {KEPT}; cd {KEPT}; head -c {size} /dev/urandom > {name}; sha256sum {name}")
-
-    def lose(self) -> None:
-        self.play("provision_vm", fleet_only=["zap"], fleet_state="absent", purge_data=True)
-
-    def recalls(self) -> bool:
-        return HERON in self.play("ask", fleet_bot="zulu", fleet_message="recall")
-
-
-@pytest.fixture(scope="module")
-def story(tmp_path_factory):
-    made = Kept(tmp_path_factory.mktemp("kept"))
-    for verb in VERBS:
-        made.play(verb)
-    yield made
-    made.lose()
-
-
-@pytest.mark.full
-def test_a_guest_comes_back_with_its_disks_and_then_without(story):
-    story.play("ask", fleet_bot="zulu", fleet_message=f"remember: {HERON}")
-    key = story.inside("cat /etc/ssh/ssh_host_ed25519_key.pub /etc/machine-id")
-    wanted = [story.write("first", "20M")]
-    story.play("backup_vm")
-    wanted.append(story.write("second", "10M"))
-    story.play("backup_vm")
-    story.play("backup", fleet_only=["zulu"])
-    story.lose()
-    assert "zap" not in story.oak.inside("virsh list --all --name; ls /var/lib/clawops/vms")
-    story.play("restore_vm", fleet_only=["zap"])
-    assert story.inside(f"cd {KEPT}; sha256sum first second").splitlines() == wanted
-    assert story.inside("cat /etc/ssh/ssh_host_ed25519_key.pub /etc/machine-id") == key
-    assert story.recalls()
-    assert {verb: story.box.changed(verb, **story.target) for verb in VERBS} == dict.fromkeys(VERBS, 0)
-    # And on another host, made anew: what its bot knows comes back.
-    story.lose()
-    story.stand_on("maple")
-    story.play("restore_vm", fleet_only=["zap"], fleet_restore="redeploy")
-    assert story.recalls()
-    assert story.inside("cat /etc/machine-id") != key.splitlines()[-1]

@@ -82,12 +82,15 @@ def test_stop_and_start_keep_ports_keys_and_data(fleet):
     bot = desktop("alpha")
     made = fleet.run(bots=[bot])["bots"][0]
     keys = decoded(cluster.get("Secret", "bot-alpha-keys", fleet.namespace))
-    cluster.exec(fleet.namespace, made["pod"], ["sh", "-c", "echo kept >/home/openclaw/clawd/note"])
+    brew = "/home/linuxbrew/.linuxbrew/bin/brew"
+    assert cluster.exec(fleet.namespace, made["pod"], ["cat", brew]).out == "brewed\n"  # from the image, to its volume
+    cluster.exec(fleet.namespace, made["pod"], ["sh", "-c", f"echo kept >/home/openclaw/clawd/note; rm {brew}"])
     stopped = fleet.run(bots=[{**bot, "state": "stopped"}])["bots"][0]
     assert (stopped["state"], stopped["pod"], stopped["ports"]) == ("stopped", None, made["ports"])
     assert not fleet.run(bots=[{**bot, "state": "present"}])["changed"]
     started = fleet.run(bots=[bot])["bots"][0]
     assert cluster.exec(fleet.namespace, started["pod"], ["cat", "/home/openclaw/clawd/note"]).out == "kept\n"
+    assert cluster.exec(fleet.namespace, started["pod"], ["ls", brew]).rc != 0
     assert started["ports"] == made["ports"]
     assert decoded(cluster.get("Secret", "bot-alpha-keys", fleet.namespace)) == keys
     restarted = fleet.run(bots=[{**bot, "state": "restarted"}])
@@ -314,3 +317,16 @@ def test_fifty_bots_cost_one_list_for_each_kind(fleet, bed):
     changed = [*bots[:49], gateway("bot49", state="stopped", env={"A": "1"})]
     assert fleet.run(bots=changed, check=True)["changed"]
     assert [call[1] for call in bed.calls(since, fleet) if call[0] != "list"] == ["deployments"]
+
+
+def test_a_playbook_does_all_that_in_its_own_process(fleet, bed):
+    bots = [gateway(f"bot{number}", state="stopped", api_keys={"ANTHROPIC_API_KEY": SECRET}) for number in range(3)]
+    assert "changed=1" in fleet.play("--check", bots=bots) and fleet.names("Secret", fleet.gateways) == []
+    out = fleet.play("-vvv", "--diff", bots=bots)
+    assert "changed=1" in out and SECRET not in out
+    since = bed.now()
+    assert "changed=0" in fleet.play(bots=bots)
+    calls = bed.calls(since, fleet)
+    assert len(calls) == 8 and {call[0] for call in calls} == {"list"}
+    assert not (fleet.tmp_path / "sent").exists()
+    assert not fleet.run(bots=bots)["changed"]

@@ -39,6 +39,19 @@ def test_a_bot_whose_bot_on_was_changed_gets_no_twin(box, monkeypatch):
             box.play(verb, bot_on="birch", bot_runtime="host", fleet_target="birch")
 
 
+def test_a_bot_that_stands_on_two_hosts_is_restored_on_neither(box, monkeypatch):
+    box.play("site")
+    monkeypatch.setitem(box.env, "ANSIBLE_INVENTORY", f"{ROOT}/inventory/local,{ROOT}/tests/inventory/birch.yml")
+    record = "/var/lib/clawops/instances/alpha.json"
+    birch = ["docker", "exec", "clawops-bed-birch", "sh", "-c"]
+    subprocess.run([*birch, f"mkdir -p $(dirname {record}) && echo '{{}}' >{record}"], check=True)
+    try:
+        with pytest.raises(AssertionError, match="the data are on alder"):
+            box.play("restore", bot_on="birch", bot_runtime="host", fleet_target="birch")
+    finally:
+        subprocess.run([*birch, f"rm {record}"], check=True)
+
+
 def test_keys_of_a_keystore_reach_the_bots_of_hosts(box, tmp_path):
     box.play("site")
     store, key = tmp_path / "keys.store", tmp_path / "keys.key"

@@ -8,11 +8,13 @@ import concurrent.futures
 import contextlib
 import json
 import pathlib
+import re
+import subprocess
 import threading
 import time
 
 import pytest
-from managed import HOSTS, Managed
+from managed import HOSTS, ROOT, Managed
 from spaces.ground import ESCAPES, NAMES, Ground
 
 HERE = pathlib.Path(__file__).parent / "spaces"
@@ -60,6 +62,7 @@ def test_work_in_a_space_as_an_operator_does_it(ground):
 
 def test_a_space_sleeps_after_its_idle_time_and_wakes_by_an_exec(ground):
     host = ground.host_of("napper")
+    assert host.inside("systemctl is-active clawops-space-sleep.timer") == "active\n"
     for _attempt in range(5):
         host.inside("systemctl start clawops-space-sleep.service")
         if ground.state("napper")["State"]["Paused"]:
@@ -83,6 +86,70 @@ def test_the_audit_log_has_all_of_it_in_order(ground):
         assert events[0]["event"] == "space.create"
         assert {event["outcome"] for event in events} <= {"ok", "failed", "timeout"}
         assert all(event["actor"] for event in events)
+
+
+def test_the_controller_has_a_log_of_its_own(ground):
+    text = ground.log.read_text()
+    entries = [json.loads(line) for line in text.splitlines()]
+    assert {entry["event"] for entry in entries} == {"playbook.change"}
+    assert {f"clawops.fleet.sandbox_{what}" for what in ("fleet", "file", "git")} <= {one["subject"] for one in entries}
+    assert ground.secret not in text
+    assert ground.token not in text
+
+
+def test_what_is_typed_in_a_terminal_is_recorded_once(ground):
+    host = ground.host_of("bench")
+    word = f"typed-{time.time_ns()}"
+    # What comes before the terminal is there is lost.
+    host.inside(f"(sleep 3; printf 'echo {word}\\nexit\\n'; sleep 3) | "
+                "script -qec 'clawops-space --actor ann sh bench' /dev/null")
+    for _pass in range(2):
+        host.inside("systemctl start clawops-space-history.service")
+    typed = [event for event in ground.events("bench") if word in event.get("command", "")]
+    assert [(event["event"], event["command"]) for event in typed] == [("space.shell", f"echo {word}")]
+
+
+def test_what_was_rotated_is_still_told(ground):
+    before = ground.events("bench")
+    ground.host_of("bench").inside("logrotate --force /etc/logrotate.d/clawops-audit")
+    assert ground.run("bench", "true").returncode == 0
+    after = ground.events("bench")
+    assert after[:len(before)] == before
+    assert [event["event"] for event in after[len(before):]] == ["space.exec"]
+
+
+@pytest.mark.full
+def test_a_terminal_for_all_hosts(ground):
+    def fleet(*words, data=b"", code=0):
+        argv = [ROOT / "scripts/fleet", *ground.inventories(), *words]
+        done = subprocess.run(argv, input=data, capture_output=True, check=False, timeout=120)
+        assert done.returncode == code, done
+        return done.stdout
+
+    table = fleet("ls").decode()
+    assert all(re.search(rf"\b{name}\b.*\b(started|running|asleep|paused)\b", table) for name in NAMES), table
+    assert fleet("exec", "bench", "--", "tr", "a-z", "A-Z", data=b"words\n") == b"WORDS\n"
+    fleet("exec", "bench", "--", "sh", "-c", "exit 3", code=3)
+    (ground.scratch / "bytes").write_bytes(bytes(range(256)))
+    fleet("cp", str(ground.scratch / "bytes"), "bench:/workspace/bytes")
+    assert fleet("cp", "bench:/workspace/bytes", "-") == bytes(range(256))
+    assert b"bench" in fleet("stats", "bench")
+    fleet("logs", "bench")
+
+
+@pytest.mark.full
+def test_the_inventory_is_of_all_hosts_and_a_dead_one_costs_one_timeout(ground):
+    (ground.scratch / "gone.yml").write_text("docker_hosts: {hosts: {gone: {ansible_host: 10.213.0.99}}}\n")
+    (ground.scratch / "spaces.yml").write_text("plugin: clawops.fleet.spaces\ntimeout: 4\n")
+    argv = ["ansible-inventory", *ground.inventories("gone", "spaces"), "--list"]
+    began = time.monotonic()
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120)
+    took = time.monotonic() - began
+    found = json.loads(done.stdout)["_meta"]["hostvars"]
+    assert {name: found[name]["fleet_observed"]["host"] for name in NAMES} == {
+        name: ground.host_of(name).host for name in NAMES}
+    assert re.search(r"WARNING.*gone", done.stderr), done.stderr
+    assert took < 20, took
 
 
 def test_the_defaults_are_true_inside(ground):
@@ -215,6 +282,71 @@ def killed(host, deaths):
     return kills
 
 
+def identity(host):
+    found = json.loads(host.inside("docker inspect clawdspace-faulta"))[0]
+    return found["Id"], found["State"]["StartedAt"], found["State"]["Running"]
+
+
+def test_what_can_not_be_is_said_before_anything_goes(host):
+    converges(host, fleet("a"))
+    before = identity(host)
+    for values, code in (({"image": "nowhere:1"}, "no_image"), ({"gpu": "all"}, "no_gpu"),
+                         ({"template": "nowhere"}, "bad_value"), ({"resources": {"memory": "2 geese"}}, "bad_value"),
+                         ({"resources": {"cpus": 0}}, "bad_value"),
+                         ({"workspace": {"strategy": "bind", "path": "/srv"}}, "bad_value")):
+        result = host.start("sandbox_fleet", fleet("a", recreate=True, **values))
+        assert (result.get("failed"), result["failure"]["code"]) == (True, code), result
+    assert identity(host) == before
+
+
+def test_what_can_change_while_it_runs_does(host):
+    converges(host, fleet("a"))
+    before = identity(host)
+    converges(host, fleet("a", resources={"memory": "96Mi", "cpus": 0.25, "pids": 48}, restart="always"))
+    found = json.loads(host.inside("docker inspect clawdspace-faulta"))[0]["HostConfig"]
+    assert [found[key] for key in ("Memory", "MemorySwap", "NanoCpus", "PidsLimit")] == \
+        [96 << 20, 96 << 20, 250000000, 48]
+    assert found["RestartPolicy"]["Name"] == "always"
+    assert identity(host) == before
+
+
+FILES = "/srv/fault-files"
+FOLDERS = f"""rm -rf {FILES}
+mkdir -p {FILES}/bound {FILES}/project
+chown 1001:1001 {FILES}/bound
+ln -s /etc {FILES}/link
+cd {FILES}/project
+echo one >file
+git init --quiet --initial-branch=main
+git add file
+git -c user.name=Ann -c user.email=ann@example.org commit --quiet --message=Begin"""
+
+
+@pytest.mark.full
+def test_directories_of_the_host_as_workspaces(host):
+    host.inside(FOLDERS)
+    wanted = fleet("abc")
+    wanted["allowed_paths"] = [FILES]
+    for space, (strategy, folder) in zip(wanted["spaces"],
+                                         (("bind", "bound"), ("snapshot", "project"), ("worktree", "project"))):
+        space["workspace"] = {"strategy": strategy, "path": f"{FILES}/{folder}"}
+    try:
+        converges(host, wanted)
+        for name in "abc":
+            host.inside(f"docker exec clawdspace-fault{name} sh -c 'echo two >/workspace/file'")
+        assert host.inside(f"cat {FILES}/bound/file {FILES}/project/file") == "two\none\n"
+        assert host.inside("docker exec clawdspace-faultc git -C /workspace status --short --branch") == \
+            "## space/faultc\n M file\n"
+        for path in (f"{FILES}/link", f"{FILES}/bound/../../../etc", "/srv"):
+            bad = fleet("a", workspace={"strategy": "bind", "path": path}, recreate=True)
+            result = host.start("sandbox_fleet", {**bad, "allowed_paths": [FILES]})
+            assert (result.get("failed"), result["failure"]["code"]) == (True, "bad_value"), result
+    finally:
+        host.start("sandbox_fleet", {**fleet("abc", state="absent"), "purge_data": True})
+    assert host.inside(f"cat {FILES}/bound/file && git -C {FILES}/project worktree list | wc -l") == "two\n1\n"
+    host.inside(f"rm -r {FILES}")
+
+
 def steps(host):
     """How many there are on each of the ways."""
     return [len(host.start("sandbox_fleet", fleet("ab", **values))["steps"])
@@ -287,6 +419,42 @@ def test_what_is_not_ours_is_refused_and_left_alone(host):
     after = json.loads(host.inside("docker inspect clawdspace-fault0"))[0]
     assert (after["Id"], after["State"]["StartedAt"], after["Config"]) == \
         (before["Id"], before["State"]["StartedAt"], before["Config"])
+
+
+# -- images -----------------------------------------------------------------------------------------------------------
+
+BASE, FORMER, USED, FOREIGN = "clawops/sandbox-base:former", *(f"clawops-sandbox:{tag}" for tag in
+                                                               ("former", "used", "foreign"))
+
+
+@pytest.fixture
+def images(ground):
+    """Images as former releases left them, one of which a container has, and one that only has such a name."""
+    host, label = ground.first, "--label clawops.fleet/managed=true"
+    host.inside(f"""tar -c -C /etc hostname | docker import --change 'LABEL clawops.fleet/managed=true' - {BASE}
+        for tag in {FORMER} {USED}; do
+            printf 'FROM {BASE}\nENV TAG=%s\n' $tag | docker build --quiet {label} --tag $tag -
+        done
+        tar -c -C /etc hostname | docker import - {FOREIGN}
+        docker create --name former-images {USED} true""")
+    yield host
+    host.inside(f"docker rm former-images; docker image rm {FORMER} {USED} {FOREIGN} {BASE}", check=False)
+
+
+@pytest.mark.full
+def test_former_images_go_with_the_last_container_that_has_them(ground, images):
+    def left_after(mislabelled):
+        images.inside(f"docker tag {mislabelled} clawops-sandbox:latest")
+        said = ground.spaces("--tags", "sandbox", "--limit", images.host)
+        assert ground.changes(said) == ["clawops.fleet.sandbox_host : Build it"]
+        assert images.inside("docker image inspect --format '{{.Config.User}}' clawops-sandbox:latest") == "1001:1001\n"
+        listed = images.inside("docker image ls --format '{{.Repository}}:{{.Tag}}'").split()
+        return {BASE, FORMER, USED, FOREIGN} & set(listed)
+
+    assert left_after(FORMER) == {BASE, USED, FOREIGN}
+    images.inside("docker rm former-images")
+    assert left_after(USED) == {FOREIGN}
+    assert ground.changes(ground.spaces("--limit", images.host)) == []
 
 
 # -- secrets ----------------------------------------------------------------------------------------------------------

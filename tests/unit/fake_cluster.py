@@ -56,7 +56,7 @@ class FakeCluster:
         if ("list", kind, namespace) in self.forbidden:
             raise FleetError("forbidden", f"Listing {kind} of {namespace}")
         wanted = dict([selector.split("=")]) if selector else {}
-        return [copy.deepcopy(obj) for (found, place, _name), obj in self.objects.items()
+        return [copy.deepcopy(obj) for (found, place, _name), obj in list(self.objects.items())
                 if found == kind and namespace in (None, place)
                 and wanted.items() <= (obj["metadata"].get("labels") or {}).items()]
 
@@ -66,7 +66,7 @@ class FakeCluster:
 
     def _check_ports(self, obj: Json) -> None:
         wanted = {port["nodePort"] for port in obj.get("spec", {}).get("ports", []) if obj["kind"] == "Service"}
-        others = [other for key, other in self.objects.items() if key[0] == "Service" and key != self._key(obj)]
+        others = [other for key, other in list(self.objects.items()) if key[0] == "Service" and key != self._key(obj)]
         if any(wanted & {port.get("nodePort") for port in other["spec"].get("ports", [])} for other in others):
             raise FleetError("port_taken", f"{subject(obj)}: provided port is already allocated")
 

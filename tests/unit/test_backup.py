@@ -13,6 +13,7 @@ import pwd
 import shutil
 import sqlite3
 import stat
+import sys
 import tempfile
 import types
 
@@ -342,6 +343,52 @@ def test_each_exit_of_restic_has_its_own_error(world, rc, text, code):
     assert _code(world.access().repository.identify) == code
 
 
+SLOW = """
+import sys
+for path in sys.argv[1:]:
+    with open(path, "rb") as file:
+        sys.stdout.write(repr(file.read()))
+"""
+
+
+def _fed(supply):
+    argv = [sys.executable, "-c", SLOW, "{input}", "{seal}"]
+    return host.HostRunner().feed(argv, os.environ, 20, supply, restic.SEAL)
+
+
+def test_a_program_begins_before_its_input_is_known():
+    text = b"x" * (1 << 20)
+    done = _fed(lambda: text)
+    assert done.out == repr(text) + repr(b"".join(restic.SEAL)), done.err
+
+
+def test_without_its_input_a_program_has_half_a_seal(monkeypatch):
+    said = []
+    monkeypatch.setattr(host, "_end", lambda child: said.append(child.communicate()[0]))
+
+    def fail():
+        raise FleetError("database_damaged", "no")
+
+    assert _code(lambda: _fed(fail)) == "database_damaged"
+    assert said == [repr(b"") + repr(restic.SEAL[0])]
+
+
+@pytest.mark.parametrize("wanted, expected", [
+    ("/a b/$HOME", b"/a b/$$HOME"), ("/a ", b"/a[ ]"), ("/a\nb", "/a[^\x01-\t\x0b-\U0010ffff]b".encode()),
+    (os.fsdecode(b"/\xff"), b"/\xff"), ("/a\\\\ ", b"/a\\\\[ ]")])
+def test_patterns_as_lines_of_a_file(wanted, expected):
+    assert restic.line(wanted) == expected
+
+
+def test_what_restic_waited_for_is_named(world):
+    def wait(argv, env, timeout):
+        raise FleetError("timeout", f"restic took more than 9 seconds. It said: {said.pop()}")
+
+    world.restic.run, said = wait, ["nothing", "x509: certificate signed by unknown authority"]
+    assert _code(world.access().repository.snapshots) == "wrong_certificate"
+    assert _code(world.access().repository.snapshots) == "timeout"
+
+
 def test_secrets_go_into_the_environment_only(world):
     go(world.snapshots())
     assert world.restic.calls
@@ -399,6 +446,16 @@ def test_a_hot_journal_is_rolled_back(tmp_path):
     assert (crashed / "a-journal").stat().st_size
     assert copier.copy_database(str(crashed / "a"), str(tmp_path / "copy")) == ""
     assert _count(tmp_path / "copy") == 1
+
+
+def test_attributes_of_a_database_are_in_the_copy(tmp_path):
+    _database(tmp_path / "a.sqlite", 1)
+    try:
+        os.setxattr(tmp_path / "a.sqlite", "user.origin", b"kept")
+    except OSError:
+        pytest.skip("a file system without attributes")
+    assert copier.copy_all([[str(tmp_path / "a.sqlite"), str(tmp_path / "copy")]]) == [""]
+    assert os.getxattr(tmp_path / "copy", "user.origin") == b"kept"
 
 
 def test_a_damaged_database_stops_the_snapshot(world):
@@ -470,7 +527,9 @@ def test_the_snapshot_of_a_killed_run_does_not_count(world):
     assert _code(lambda: go(world.snapshots())) == "restic_failed"
     left = world.top / "lib/staging/alpha/manifest.json"
     run = json.loads(left.read_text())["run"]
-    world.restic.snapshots.append({**world.restic.snapshots[0], "id": "half", "tags": [f"run={run}"]})
+    whole = world.restic.snapshots[0]
+    tags = [*(tag for tag in whole["tags"] if not tag.startswith("run=")), f"run={run}"]
+    world.restic.snapshots.append({**whole, "id": "half", "tags": tags})
     world.restic.do_backup = original
     go(world.snapshots())
     found = {one.id for one in world.access().repository.snapshots()}
@@ -627,6 +686,17 @@ def test_files_go_to_the_user_of_this_host_without_privileges(tmp_path):
     nobody = pwd.getpwnam("nobody").pw_uid
     assert {name: one.st_uid for name, one in facts.items()} == {"own": nobody, "roots": 0, "strangers": nobody}
     assert not any(one.st_mode & (stat.S_ISUID | stat.S_ISGID) for one in facts.values())
+
+
+@root_only
+def test_files_of_several_owners_keep_them_where_the_users_are_the_same(tmp_path):
+    part = model.Part("volume", "/x", model.Owner("bot", 4321, "bot", 4321), 0o750)
+    for name, uid, gid in (("own", 4321, 4321), ("roots", 0, 0), ("strangers", 999, 4321)):
+        (tmp_path / name).write_text("x")
+        os.chown(tmp_path / name, uid, gid)
+    host._own(str(tmp_path), part, 4321, 4321)
+    assert {path.name: (path.stat().st_uid, path.stat().st_gid) for path in tmp_path.iterdir()} == {
+        "own": (4321, 4321), "roots": (0, 0), "strangers": (999, 4321)}
 
 
 # Info, arguments, filters

@@ -121,6 +121,11 @@ def test_a_drill_is_remembered_by_bot(world):
     assert world.run("drill")[1].startswith("drill ok: 1 bots, ")
     metrics = (world.top / "backup.prom").read_text()
     assert re.search(r'clawops_backup_drill_age_seconds{bot="alpha"} \d\n', metrics) and "size_bytes" in metrics
+    world.put("report", json.dumps([{"bot": "alpha", "host": "alder", "ok": False, "why": "damaged"}]))
+    world.put("code", "2")
+    assert "drill FAILED: 1 of 1 bots: alpha;" in world.run("drill")[1]
+    metrics = (world.top / "backup.prom").read_text()
+    assert 'clawops_backup_drill_failed{bot="alpha"} 1\n' in metrics and "drill_age_seconds" in metrics
 
 
 def test_a_run_without_a_report_is_no_news_of_bots(world):

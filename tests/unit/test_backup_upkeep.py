@@ -11,6 +11,7 @@ import json
 
 import pytest
 from ansible_collections.clawops.fleet.plugins.filter import backup as filters
+from ansible_collections.clawops.fleet.plugins.filter import spaces
 from ansible_collections.clawops.fleet.plugins.module_utils._backup import (
     arguments,
     bucket,
@@ -24,6 +25,7 @@ from ansible_collections.clawops.fleet.plugins.module_utils._backup import (
 from ansible_collections.clawops.fleet.plugins.module_utils._errors import FleetError
 from ansible_collections.clawops.fleet.plugins.module_utils._plan import Plan
 from ansible_collections.clawops.fleet.plugins.module_utils._process import Finished
+from ansible_collections.clawops.fleet.plugins.modules import backup_password
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 STORE = model.Store("http://s3.example.org:9000", "backups", "home")
@@ -617,6 +619,42 @@ def test_nothing_is_an_answer(monkeypatch):
     assert minio.Admin(STORE, "root", "secret").user("a") is None
 
 
+# Keys that are yet to be made
+
+@pytest.mark.parametrize("verb", ["repositories", "passwords", "repairs", "retentions", "snapshots"])
+def test_check_mode_says_what_keys_are_yet_to_be_made(world, verb):
+    def made(check):
+        if verb == "repositories":
+            return verbs.Repositories([world.access()], STORE, True, check)
+        if verb == "passwords":
+            return upkeep.Passwords([upkeep.Exchange(world.access(), None)], check_mode=check)
+        if verb == "repairs":
+            return upkeep.Repairs([world.access()], ["unlock"], [], "/place", check_mode=check)
+        if verb == "retentions":
+            return world.retention(check=check)
+        source = type("Source", (), {"observe": lambda _self: {}})()
+        return verbs.Snapshots([verbs.Job(world.access(), source)], "here", check)
+
+    world.s3.code = "InvalidAccessKeyId"
+    plan = made(True).plan()
+    assert plan.changed and not plan.complete and "backup_keys" in plan.unseen[0]
+    assert _code(lambda: go(made(False))) == "wrong_key"
+    # A key that is known and has another secret is wrong, whatever comes.
+    world.s3.code = "SignatureDoesNotMatch"
+    one = made(True)
+    assert _code(lambda: (one.plan(), one.facts())) == "wrong_key"
+
+
+def test_check_mode_says_that_settings_of_the_bucket_wait_for_a_key(world):
+    history = rights.History(world.bucket, STORE, rights.Keep(versioning=True))
+    world.s3.code = "InvalidAccessKeyId"
+    plan = verbs.Repositories([world.access()], STORE, True, True, history=history).plan()
+    assert not plan.complete
+    # Who has the administrator's key makes the others, so that this one is wrong.
+    makes = rights.Rights(Minio(), [])
+    assert _code(verbs.Repositories([world.access()], STORE, True, True, rights=makes).plan) == "wrong_key"
+
+
 # The bucket's settings
 
 def _keep(world, **keep):
@@ -676,8 +714,10 @@ def test_accounts_of_bots():
                 {"inventory_hostname": "bravo", "bot_backup": {"enabled": False}},
                 {"inventory_hostname": "carol", "bot_backup": {"password": "c"}}]
     alpha, carol = filters.backup_accounts(hostvars)
-    assert alpha == {"name": "alpha", "access_key": "a", "secret_key": "s", "password": "p", "previous_password": "q"}
+    assert alpha == {"name": "alpha", "access_key": "a", "secret_key": "s", "password": "p"}
     assert carol == {"name": "carol", "password": "c"}
+    known = {one["inventory_hostname"]: one for one in hostvars}
+    assert filters.backup_previous([alpha, carol], known, "bot_backup") == [{**alpha, "previous_password": "q"}, carol]
     assert filters.backup_secrets([alpha], "password") == [{"name": "alpha", "password": "p"}]
 
 
@@ -701,3 +741,22 @@ def test_accounts_of_guests():
     hostvars = [{"inventory_hostname": "zap", "vm_backup": {"enabled": True, "password": "p", "other": 1}},
                 {"inventory_hostname": "zip", "vm_backup": {"password": "p"}}, {"inventory_hostname": "zop"}]
     assert filters.backup_guests(hostvars) == [{"name": "zap", "password": "p"}]
+
+
+def test_what_spaces_had_before():
+    settings = {"password": "p", "previous_password": "q", "previous_access_key": "k"}
+    known = {"web": {"inventory_hostname": "web", "space_backup": settings}}
+    taken = spaces.space_backups(known.values())
+    assert taken == [{"name": "web", "password": "p"}]
+    assert filters.backup_previous(taken, known, "space_backup") == [{"name": "web", **settings}]
+
+
+def test_passwords_of_spaces_change_too():
+    own = dict.fromkeys(("access_key", "secret_key", "password", "previous_password"))
+    params = {"endpoint": "http://s3.example.org", "bucket": "backups", "region": "us-east-1", "ca_cert": None,
+              "fleet": "home", "access_key": "a", "secret_key": "s", "password": "new", "restic": "restic",
+              "timeout": 9, "parallel": 1, "previous_password": "old", "bots": None, "vms": None,
+              "spaces": [{"name": "web", **own}]}
+    (change,) = backup_password.passwords(params, check_mode=False).changes.values()
+    assert change.access.store.url("web").endswith("/home/spaces/web/")
+    assert change.previous.repository.password == "old"

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import pathlib
+import sqlite3
 import subprocess
 import sys
 import typing as t
@@ -60,6 +62,21 @@ def test_the_clock_alternates_and_prepares(tmp_path: pathlib.Path) -> None:
     assert log.read_text().split() == ["round", "ready", "a", "b", "round", "b", "ready", "a"]
     assert {name: len(times) for name, times in found["times"].items()} == {"a": 2, "b": 2}
     assert found["last"]["a"] == "done\n"
+
+
+def test_the_clock_takes_a_time_that_is_told(tmp_path: pathlib.Path) -> None:
+    sides = {"a": {"run": """echo '{"seconds": 0.25}'""", "reads": "seconds"}}
+    (tmp_path / "plan").write_text(json.dumps({"rounds": 2, "before": "", "sides": sides}))
+    assert far("clock.py", tmp_path / "plan")["times"] == {"a": [0.25, 0.25]}
+
+
+def test_the_data_of_a_bot_grow_and_keep_their_log(tmp_path: pathlib.Path) -> None:
+    made, top = load("far/made"), tmp_path / "said.sqlite"
+    for count in (1, 2):
+        made.say(top, made.Maker(1), 200)
+        assert (tmp_path / "said.sqlite-wal").stat().st_size
+        with contextlib.closing(sqlite3.connect(f"file:{top}?mode=ro", uri=True)) as database:
+            assert database.execute("SELECT count(*) FROM said").fetchone() == (200 * count,)
 
 
 def test_the_trace_names_programs_and_written_files(tmp_path: pathlib.Path) -> None:

@@ -64,6 +64,14 @@ def test_module_documents_what_it_is(path: pathlib.Path) -> None:
     assert returned
 
 
+@pytest.mark.parametrize("path", MODULES, ids=ident)
+def test_module_documents_what_it_did(path: pathlib.Path) -> None:
+    documentation, _examples, returned = get_docstring(str(path), fragment_loader)[:3]
+    # One that only reads has nothing to tell, and a program of somebody else's has no plan.
+    if documentation["attributes"]["diff_mode"]["support"] == "full":
+        assert {"actions", "plan_complete"} <= set(returned)
+
+
 @pytest.mark.parametrize("path", ROLES, ids=ident)
 def test_role_specifies_every_default(path: pathlib.Path) -> None:
     specs = load(path / "meta/argument_specs.yml")["argument_specs"]

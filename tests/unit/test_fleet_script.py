@@ -161,7 +161,7 @@ def test_the_inventory_is_the_one_that_ansible_would_read(box: Box) -> None:
     env = {"PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(box.folder)}
     for more in (["-i", "hosts.yml"], ["-i", "nowhere.yml"]):
         done = subprocess.run([argv[0], *more, *argv[1:]], env=env, capture_output=True, check=False, cwd=box.folder)
-        assert done.returncode == 125 and b"There is no space or bot b." in done.stderr
+        assert done.returncode == 125 and b"There is no space, bot or guest b." in done.stderr
 
 
 def test_ssh_is_called_as_ansible_would_call_it(box: Box) -> None:
@@ -341,3 +341,79 @@ def test_a_program_in_a_pod_ends_with_its_own_code(fleet: t.Any, tmp_path: pathl
     assert ((tmp_path / "out").read_bytes(), (tmp_path / "err").read_bytes()) == (out, err)
     assert b"".join(frame[1:] for frame in cluster.socket.heard[:-1]) == b"x" * 40000
     assert cluster.asked[0][:5] == ("n", "p", ["a", "b"], ["stdout", "stderr", "stdin"], "c")
+
+
+# -- guests, and bots in them ------------------------------------------------------------------------------------------
+
+KEY = "ssh-ed25519 AAAAzap"
+HOUSE = {"_meta": {"hostvars": {
+    "oak": {"ansible_host": "192.0.2.3", "ansible_user": "admin", "fleet_name": "home", "ansible_password": "planted"},
+    "zap": {"vm_on": "oak", "vm_user": {"name": "ann"}, "ansible_user": "admin"}, "zip": {"vm_on": "oak"},
+    "zoo": {"vm_on": "oak", "ansible_host": "zoo.example.org"},
+    "zulu": {"bot_on": "zap"}, "yankee": {"bot_on": "zip"}}},
+    "vm_hosts": {"hosts": ["oak", "ash"]}, "vms": {"hosts": ["zap", "zip", "zoo"]},
+    "bots": {"hosts": ["zulu", "yankee"]}}
+THERE = [{"name": "zap", "state": "running", "address": "192.168.213.7", "host_key": {"public": KEY}},
+         {"name": "zip", "state": "stopped", "address": None, "host_key": None},
+         {"name": "theirs", "state": "running", "address": "192.168.213.8", "host_key": {"public": KEY}}]
+
+# Another VM host tells of a guest that it does not have.
+CLAIMED = [{"name": "zap", "state": "running", "address": "203.0.113.66", "host_key": {"public": f"{KEY}evil"}},
+           {"name": "\x1b[2J", "state": "running", "address": None, "host_key": None}]
+
+
+@pytest.fixture
+def house(fleet: t.Any, monkeypatch: pytest.MonkeyPatch) -> t.Any:
+    """A fleet whose VM host and guests answer."""
+    made = fleet.Fleet(fleet.Inventory(HOUSE))
+    made.asked = []
+
+    def ask(host: str, argv: t.Sequence[str], data: bytes = b"") -> str:
+        made.asked.append(host)
+        if argv[0] == "python3":
+            assert data.startswith(b"PK")
+            return json.dumps({"vms": THERE if host == "oak" else CLAIMED})
+        if host == "zoo":
+            raise fleet.FleetError("unreachable", "timed out")
+        return "[]\n--\nopenclaw@zulu.service loaded active running OpenClaw bot zulu\n"
+
+    monkeypatch.setattr(made, "_ask", ask)
+    return made
+
+
+def test_guests_and_the_bots_in_them_are_seen(house: t.Any) -> None:
+    found, failed = house.seen()
+    assert {(one.name, one.kind, one.form, one.where, one.state) for one in found} == {
+        ("zap", "guest", "guest", "oak", "running"), ("zip", "guest", "guest", "oak", "stopped"),
+        ("zoo", "guest", "guest", "oak", "absent"), ("theirs", "guest", "guest", "oak", "running"),
+        ("zulu", "bot", "host", "zap", "started"), ("yankee", "bot", "host", "zip", "unreachable")}
+    assert failed == [] and sorted(house.asked) == ["ash", "oak", "zap"]
+    assert house.machine("zap").argv([])[-2] == "192.168.213.7"
+
+
+def test_a_guest_is_entered_through_its_vm_host_with_its_pinned_key(house: t.Any) -> None:
+    argv = house.into(house.find("zap", None, None)).argv(["id", "a b"])
+    assert argv[-3:-1] == ["--", "192.168.213.7"] and argv[-1].endswith("sh id 'a b'")
+    assert f"KnownHostsCommand=/bin/echo zap {KEY}" in argv and "User=ann" in argv
+    proxy = next(word for word in argv if word.startswith("ProxyCommand="))
+    assert "-l admin" in proxy and proxy.endswith("192.0.2.3")
+    assert not any("planted" in word for word in argv)
+    assert house.machine("zoo").argv([])[-2] == "zoo.example.org"
+    bot = house.into(house.find("zulu", None, None))
+    assert bot.way.argv([])[-2] == "192.168.213.7" and bot.words[:3] == ["runuser", "--user", "bot-zulu"]
+
+
+def test_what_a_guest_says_and_uses_is_asked_of_its_vm_host(
+        house: t.Any, fleet: t.Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(fleet.Command, "run", lambda self, argv, *_more: ran.append([self.before[-1], *argv]) or 0)
+    for words in (["logs", "-f", "-n", "3", "zip"], ["stats", "zap"]):
+        given = fleet.parsed(words)
+        assert given.run(house, given) == 0
+    assert ran == [["192.0.2.3", "tail", "-n", "3", "-F", "/var/lib/clawops/vms/zip/serial.log"],
+                   ["192.0.2.3", "virsh", "--connect", "qemu:///system", "domstats", "zap"]]
+
+
+def test_a_guest_without_an_address_is_named(house: t.Any, fleet: t.Any) -> None:
+    with pytest.raises(fleet.FleetError, match="oak knows no address of the guest zip"):
+        house.into(house.find("yankee", None, None))

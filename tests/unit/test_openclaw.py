@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import pytest
@@ -57,6 +58,65 @@ def test_a_bot_on_the_host_runs_on_the_node_that_is_chosen(tmp_path):
     assert "/opt/x/lib/node_modules/openclaw/openclaw.mjs gateway run" in other
 
 
+def test_on_an_emulated_processor_nothing_is_compiled_at_run_time():
+    installation = render.Installation("/opt/x", "image")
+    slow, fast = (render.unit(bot(runtime="host"), Places("alpha"), installation, emulated)
+                  for emulated in (True, False))
+    assert "ExecStart=/opt/x/bin/node --no-opt --no-maglev --no-sparkplug --env-file=" in slow
+    assert "ExecStart=/opt/x/bin/node --env-file=" in fast
+    project = render.compose(bot(), Places("alpha"), "home", 19100, "image", (990, 990), emulated=True)
+    service = project["services"]["gateway"]
+    assert service["entrypoint"][:2] == ["node", "--no-opt"] and service["command"] == ["gateway", "run"]
+    assert "entrypoint" not in compose()["services"]["gateway"]
+
+
+@pytest.mark.parametrize(("said", "emulated"), [("qemu", True), ("kvm", False), ("none", False), (None, False)])
+def test_an_emulated_processor_is_told_from_one_that_is_not(said, emulated):
+    def run(argv):
+        if said is None:
+            raise FleetError("no_program", "none", "")
+        assert argv == ["systemd-detect-virt", "--vm"]
+        return Finished(0, f"{said}\n", "")
+
+    assert health.is_emulated(run) is emulated
+    made = host.Host(run, [], host.Settings("home", {}, timeout=60))
+    assert made._patience(60) == (600 if emulated else 60)
+
+
+def test_compiled_code_outlives_a_restart_and_is_no_part_of_the_state():
+    unit = render.unit(bot(runtime="host"), Places("alpha"), render.Installation("/opt/x", None))
+    assert "CacheDirectory=clawops/bots/alpha\n" in unit
+    assert "BindPaths=/var/cache/clawops/bots/alpha:/tmp/node-compile-cache\n" in unit
+
+
+@pytest.mark.parametrize(("seconds", "hopeless"), [(9, True), (61, False)])
+def test_a_start_that_fails_slowly_is_tried_again(seconds, hopeless):
+    """A unit that starts anew each so many seconds, and is ready with its sixth start."""
+    now, starts = [0.0], [0]
+
+    def run(argv, **_options):
+        if argv[0] == "journalctl":
+            return Finished(0, "", "")
+        starts[0] = int(now[0] // seconds)
+        return Finished(0, f"ActiveState=activating\nNRestarts={starts[0]}\n", "")
+
+    def get(_url):
+        return '{"ok": true, "ready": true}' if now[0] >= 5 * seconds else ""
+
+    def sleep(more):
+        now[0] += more
+
+    wait = functools.partial(health.wait_ready, run, "openclaw@alpha.service", 19100, 600, (), get, sleep,
+                             lambda: now[0])
+    if hopeless:
+        with pytest.raises(FleetError, match="is down"):
+            wait()
+        assert starts == [3]
+    else:
+        wait()
+        assert now[0] >= 5 * seconds
+
+
 def test_the_bind_is_always_written_and_the_operator_wins():
     assert render.config(bot(), 19100)["gateway"]["bind"] == "lan"
     assert render.config(bot(runtime="host"), 19100)["gateway"] == {
@@ -107,3 +167,65 @@ def test_a_desktop_is_refused_rather_than_run_as_something_else():
     wanted = bot(profile="desktop")
     with pytest.raises(FleetError, match="desktop"):
         host.Host(lambda *_argv, **_options: Finished(0, "", ""), [wanted], host.Settings("home", {})).plan()
+
+
+# Whose bot it is
+
+def found(name="alpha", fleet="home", kind="bot", **values):
+    marks = {"clawops.fleet/managed": "true", "clawops.fleet/fleet": fleet, f"clawops.fleet/{kind}": name}
+    return host.Found(**{"record": {"labels": marks, "version": "2026.9.6"}, "config": None, "credentials": None,
+                         "compose": None, "passwd": None, "unit": "[Unit]", "active": "inactive", "enabled": False,
+                         "has_state": True, **values})
+
+
+@pytest.fixture
+def on_host(monkeypatch):
+    """A host with these bots; what is planned for those of a list."""
+    def plan(there, *bots, **settings):
+        monkeypatch.setattr(host, "instances", lambda: {name: one.record for name, one in there.items() if one.record})
+        monkeypatch.setattr(host, "marked", dict)
+        monkeypatch.setattr(host.ports, "held", dict)
+        given = host.Settings("home", settings.pop("installations", {}), **settings)
+        one = host.Host(lambda *_argv, **_options: Finished(0, "", ""), list(bots), given)
+        monkeypatch.setattr(one, "_find", lambda places: there[places.name])
+        return [(change.subject, change.action) for change in one.plan().changes]
+    return plan
+
+
+@pytest.mark.parametrize("there", [found(record=None), found("other"), found(fleet="other"), found(kind="space")])
+@pytest.mark.parametrize("state", ["started", "absent"])
+def test_a_bot_of_somebody_else_is_named_and_untouched(on_host, monkeypatch, tmp_path, there, state):
+    installation = render.Installation(str(tmp_path), "i")
+    (tmp_path / "bin").mkdir()
+    for path in (tmp_path / "manifest.json", tmp_path / "bin/node"):
+        path.touch()
+    monkeypatch.setattr(host.pwd, "getpwnam", lambda _name: type("User", (), {"pw_uid": 990, "pw_gid": 990}))
+    with pytest.raises(FleetError) as caught:
+        on_host({"alpha": there}, bot(state=state, runtime="host"), installations={"2026.9.6": installation})
+    assert caught.value.code == "foreign_object" and "openclaw@alpha.service" in caught.value.message
+
+
+def test_prune_takes_the_bots_of_this_fleet_alone(on_host):
+    there = {"alpha": found(), "bravo": found("bravo"), "carol": found("carol", fleet="other")}
+    assert on_host(there, bot(state="absent")) == [("openclaw@alpha.service", "delete")]
+    assert on_host(there, bot(state="absent"), prune=True) == [
+        ("openclaw@alpha.service", "delete"), ("openclaw@bravo.service", "delete")]
+
+
+def test_data_go_only_when_it_is_said(on_host):
+    there = {"alpha": found()}
+    assert (Places("alpha").state, "delete") not in on_host(there, bot(state="absent"))
+    assert (Places("alpha").state, "delete") in on_host(there, bot(state="absent"), purge_data=True)
+    with pytest.raises(FleetError, match="/var/lib/clawops/bots/alpha"):
+        on_host({"alpha": found(record=None, unit=None)}, bot(state="absent"), purge_data=True)
+
+
+def test_another_release_takes_an_upgrade(on_host, monkeypatch, tmp_path):
+    (tmp_path / "bin").mkdir()
+    for path in (tmp_path / "manifest.json", tmp_path / "bin/node"):
+        path.touch()
+    monkeypatch.setattr(host.pwd, "getpwnam", lambda _name: type("User", (), {"pw_uid": 990, "pw_gid": 990}))
+    with pytest.raises(FleetError) as caught:
+        on_host({"alpha": found()}, bot(version="2026.9.7", runtime="host"),
+                installations={"2026.9.7": render.Installation(str(tmp_path), "i")})
+    assert caught.value.code == "upgrade_needed"

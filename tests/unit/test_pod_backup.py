@@ -128,12 +128,12 @@ class World:
         verb = verbs.Snapshots([verbs.Job(access, source)], "harbor", False)
         return verb.apply(verb.plan())["snapshots"][0]
 
-    def restore(self, overwrite=False, stop=False):
+    def restore(self, overwrite=False, stop=False, safety=False):
         runner = pods.PodRunner(None)
         runner.here = self.restic
         access = self.access(runner)
         target = pods.PodTarget(self.ways, "golf", runner, access.repository.env, stop, overwrite)
-        verb = verbs.Restores([verbs.Wish(access, target, "latest", overwrite)], False)
+        verb = verbs.Restores([verbs.Wish(access, target, "latest", overwrite, safety=safety)], False, host="harbor")
         plan = verb.plan()
         return verb.apply(plan)["restored"][0] if plan.changed else None
 
@@ -204,6 +204,34 @@ def test_data_that_are_there_are_replaced_only_by_consent(world):
     assert caught.value.code == "target_not_empty" and (world.state / "later").exists()
     assert world.restore(overwrite=True)["changed"]
     assert sorted(os.listdir(world.state)) == ["a\nb", "m.sqlite"]
+
+
+def test_what_is_replaced_goes_into_a_snapshot_first(world):
+    world.bot(replicas=0)
+    world.fill().close()
+    world.snapshot()
+    (world.state / "later").write_text("x")
+    restored = world.restore(overwrite=True, safety=True)
+    taken = world.restic.snapshots[1]
+    assert restored["safety"] == taken["id"] and taken["hostname"] == "h" and "safety=1" in taken["tags"]
+    saved = world.restic.place / taken["id"] / str(world.state).lstrip("/")
+    assert {"a\nb", "later", "m.sqlite"} <= {*os.listdir(saved)} and ".clawops" not in os.listdir(saved)
+    claim = world.cluster.get("PersistentVolumeClaim", "bot-golf-clawdbot", NAMESPACE)
+    assert claim["metadata"]["annotations"].get(pods.RUN) is None
+    assert not (world.state / "later").exists() and world.restore() is None
+
+
+def test_without_that_snapshot_nothing_is_replaced(world):
+    world.bot(replicas=0)
+    world.fill().close()
+    world.snapshot()
+    (world.state / "later").write_text("x")
+    world.restic.code = 1
+    with pytest.raises(FleetError) as caught:
+        world.restore(overwrite=True, safety=True)
+    assert caught.value.code == "safety_failed" and (world.state / "later").exists()
+    world.restic.code = 0
+    assert world.restore(overwrite=True, safety=True)["safety"]
 
 
 def test_a_bot_that_runs_is_not_restored(world):

@@ -69,9 +69,9 @@ class World:
         verb = verbs.Snapshots([verbs.Job(self.access(), source)], "alder", False)
         return verb.apply(verb.plan())["snapshots"][0]
 
-    def restore(self, overwrite=False, stop=False):
+    def restore(self, overwrite=False, stop=False, safety=False):
         target = spaces.SpaceTarget(self.engine, "scratch", "home", stop, False)
-        verb = verbs.Restores([verbs.Wish(self.access(), target, "latest", overwrite)], False)
+        verb = verbs.Restores([verbs.Wish(self.access(), target, "latest", overwrite, safety=safety)], False)
         plan = verb.plan()
         return verb.apply(plan)["restored"][0] if plan.changed else None
 
@@ -116,6 +116,15 @@ def test_a_space_that_runs_is_stopped_only_when_asked(world):
     assert caught.value.code == "bot_running" and world.engine.calls == []
     assert world.restore(overwrite=True, stop=True)["changed"]
     assert world.engine.calls == ["unpause", "stop"]
+
+
+def test_what_is_replaced_goes_into_a_snapshot_first(world):
+    fill(world.place).close()
+    world.snapshot()
+    (world.place / "later").write_text("x")
+    restored = world.restore(overwrite=True, safety=True)
+    saved = world.restic.place / restored["safety"] / str(world.place).lstrip("/")
+    assert (saved / "later").exists() and not (world.place / "later").exists()
 
 
 def test_nobody_changes_a_space_while_it_is_read(world, monkeypatch):
@@ -185,7 +194,7 @@ def test_bots_of_clusters_have_no_places():
     bots = [{"name": "golf", "backup": {"exclude": ["x"]}}, {"name": "hotel", "backup_password": "p"}]
     assert filters.backup_sources(bots) == [{"name": "golf", "exclude": ["x"]}, {"name": "hotel", "password": "p"}]
     assert filters.restore_targets(bots[:1], overwrite=True) == [
-        {"name": "golf", "snapshot": "latest", "overwrite": True}]
+        {"name": "golf", "snapshot": "latest", "time": "latest", "overwrite": True}]
 
 
 def test_a_report_tells_of_spaces():

@@ -11,6 +11,7 @@ import time
 import typing as t
 
 import pytest
+import yaml
 from ansible.errors import AnsibleError
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
@@ -121,6 +122,14 @@ def test_a_host_is_reached_by_its_own_variables(bed: Bed) -> None:
     assert "sudo" not in bed.called("192.0.2.12")
 
 
+def test_groups_that_stand_beside_all_have_its_variables_too(bed: Bed) -> None:
+    tree = yaml.safe_load(HOSTS)
+    groups = tree["all"].pop("children")
+    (bed.inventory_dir / "hosts.yml").write_text(yaml.safe_dump({**groups, **tree}))
+    assert bed.variables("one")["fleet_observed"]["state"] == "started"
+    assert 'IdentityFile="/home/me/keys/birch"' in bed.called("192.0.2.12").split("\n")
+
+
 @pytest.mark.parametrize("password", [None, "secret"])
 def test_who_is_not_root_becomes_it_and_no_password_is_an_argument(bed: Bed, password: str | None) -> None:
     if password:
@@ -212,6 +221,15 @@ def test_a_twin_is_told_and_the_declared_one_is_taken(bed: Bed) -> None:
     bed.has("192.0.2.11", space("one"), space("two"))
     assert bed.variables("two")["fleet_observed"]["host"] == "birch"
     assert bed.warnings == ["Space two stands on alder, birch. Taken is the one on birch."]
+
+
+def test_a_host_that_claims_the_space_of_another_one_is_not_followed(bed: Bed) -> None:
+    bed.has("192.0.2.11", space("one"), space("two"), space("localhost"))
+    bed.says("192.0.2.12", "exit 255")
+    values = bed.variables("two")
+    assert values["fleet_observed"]["host"] == "alder"
+    assert values["ansible_host"] == "{{ hostvars['birch']['ansible_host'] }}"
+    assert "Docker host alder has a space 'localhost', which is no name for one." in bed.warnings
 
 
 def test_spaces_that_nobody_declared_are_a_group_of_their_own(bed: Bed) -> None:

@@ -255,6 +255,31 @@ def test_absent_keeps_the_volume_until_it_is_purged(host: Host) -> None:
     assert host.state.volumes == {} and not host.record("alpha").path.exists()
 
 
+def test_what_is_left_of_ours_on_a_network_does_not_hold_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.settled(alpha())
+    refusals, gone = [refusal(403, "network has active endpoints")], []
+    look, ends = fake_engine.FakeApi.inspect_network, {"x": {"Name": "clawdspace-alpha.old"}}
+    monkeypatch.setattr(fake_engine.FakeApi, "inspect_network",
+                        lambda api, name: {**look(api, name), "Containers": ends})
+    monkeypatch.setattr(fake_engine.FakeApi, "disconnect_container_from_network",
+                        lambda _api, container, _name, force: gone.append((container, force)))
+    monkeypatch.setattr(fake_engine.FakeApi, "remove_network", lambda api, name: api.state.networks.pop(name))
+    host.state.fails = lambda verb, subject: refusals.pop() if verb == "remove_network" and refusals else None
+    host.call(alpha(state="absent"))
+    assert gone == [("clawdspace-alpha.old", True)] and host.state.networks == {}
+
+
+def test_what_is_foreign_on_a_network_stays_there(host: Host) -> None:
+    host.settled(alpha())
+    host.foreign("guest")
+    host.api.start("clawdspace-guest")
+    joined = host.state.containers["clawdspace-guest"]["NetworkSettings"]["Networks"]
+    joined["clawdspace-alpha"] = {"NetworkID": "", "IPAddress": ""}
+    with pytest.raises(FleetError, match="active endpoints"):
+        host.call(alpha(state="absent"))
+    assert "clawdspace-alpha" in joined and list(host.state.networks) == ["clawdspace-alpha"]
+
+
 def test_sleeper_counts_as_started(host: Host) -> None:
     host.settled(alpha())
     host.record("alpha").fall_asleep(host.api.inspect_container("clawdspace-alpha"), reason="idle")

@@ -187,7 +187,7 @@ class World:
             monkeypatch.setattr(names, name, top / folder)
         names.folder("zap").mkdir()
         self.domain = Domain("zap", names.folder("zap"))
-        names.record("zap").write_text('{"name": "zap", "generation": 3}')
+        names.record("zap").write_text('{"name": "zap", "generation": 3, "fleet": "home"}')
         names.nvram("zap").write_bytes(b"variables")
         names.host_key("zap").write_text("the-key")
         (top / "libvirt/domain-7-zap").mkdir(parents=True)
@@ -238,7 +238,7 @@ class World:
         return Finished(0, "", "")
 
     def copy(self, full=False):
-        return backup.Copier(Host(), "zap", runner=self.run).copy(full)
+        return backup.Copier(Host(), "zap", "home", runner=self.run).copy(full)
 
     def mirrored(self, part="disk-root"):
         held, data = mirror.Mirror(names.mirror("zap") / part), bytearray(SIZE)
@@ -258,8 +258,8 @@ class World:
 
     def restores(self, **options):
         wish = {key: options.pop(key) for key in ("overwrite",) if key in options}
-        return verbs.Restores([verbs.Wish(self.access(), _guest_backup.GuestTarget(Host(), "zap", **options), **wish)],
-                              False)
+        target = _guest_backup.GuestTarget(Host(), "zap", "home", **options)
+        return verbs.Restores([verbs.Wish(self.access(), target, **wish)], False)
 
     def lose(self):
         self.domain = None
@@ -475,7 +475,8 @@ def test_disks_that_went_leave_the_mirror(world):
     world.copy()
     (names.mirror("zap") / "disk-old").mkdir()
     world.copy()
-    assert sorted(path.name for path in backup.Copier(Host(), "zap").parts()) == ["disk-data", "disk-root", "guest"]
+    parts = backup.Copier(Host(), "zap", "home").parts()
+    assert sorted(path.name for path in parts) == ["disk-data", "disk-root", "guest"]
 
 
 # The guard

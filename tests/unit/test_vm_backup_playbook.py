@@ -27,7 +27,7 @@ def play(tmp_path):
     made = Play(tmp_path)
     fleet = made.tasks.parents[1]
     for role, variable in ROLES.items():
-        (fleet / f"roles/{role}/tasks").mkdir(parents=True)
+        (fleet / f"roles/{role}/tasks").mkdir(parents=True, exist_ok=True)
         (fleet / f"roles/{role}/tasks/main.yml").write_text(
             f"- clawops.fleet.told: {{role: {role}, names: \"{{{{ {variable} }}}}\"}}\n")
     (fleet / "plugins/action/told.py").write_text(TOLD)

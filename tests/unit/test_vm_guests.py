@@ -527,6 +527,18 @@ def test_a_link_out_of_the_shared_paths_is_seen_through(bed):
     assert "no such directory" in bed.one(shares=[{"path": str(bed.shared / "none")}])["msg"]
 
 
+def test_nobody_writes_around_what_another_guest_has(bed):
+    (bed.shared / "inner").mkdir()
+    outer, inner = {"path": str(bed.shared)}, {"path": str(bed.shared / "inner")}
+    for one, other in ((outer, inner), (inner, outer)):
+        refused = bed.run({"name": "zap", "shares": [one]}, {"name": "zip", "shares": [other]})
+        assert f"{bed.shared}, which z" in refused["msg"] and "may write to, lies around" in refused["msg"]
+    assert not bed.one(name="zap", shares=[outer], state="stopped").get("failed")
+    assert "which zap may write to" in bed.one(name="zip", shares=[inner])["msg"]
+    assert not bed.one(name="zap", shares=[{**outer, "read_only": True}], state="stopped").get("failed")
+    assert not bed.one(name="zip", shares=[inner], state="stopped").get("failed")
+
+
 def test_shares_to_read_only_take_a_release_that_can(bed):
     bed.connection.version = 9000000
     failed = bed.one(shares=[{"path": str(bed.shared), "read_only": True}])

@@ -229,7 +229,7 @@ def test_two_runs_fetch_once(folder, source):
 
 
 def test_a_lock_is_waited_for_in_vain(folder):
-    with images.hold("a"), refused("Another run"), images.hold("a", timeout=0.0):
+    with images.hold("a"), refused("A base image is in use"), images.hold("a", timeout=0.0):
         pass
     with images.hold("a", shared=True), images.hold("a", shared=True, timeout=0.0):
         pass

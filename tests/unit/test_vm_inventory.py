@@ -170,7 +170,8 @@ def test_a_guest_that_is_nowhere_is_absent_and_only_if_all_have_answered(bed: Be
 def test_a_guest_on_another_host_than_declared_is_found_and_a_twin_is_told(bed: Bed) -> None:
     bed.has("192.0.2.14")
     bed.has("192.0.2.15", guest("zap"))
-    assert bed.variables("zap")["fleet_observed"]["host"] == "ash"
+    values = bed.variables("zap")
+    assert values["fleet_observed"]["host"] == "ash" and "ansible_host" not in values
     bed.has("192.0.2.14", guest("zap"))
     assert bed.variables("zap")["fleet_observed"]["host"] == "oak"
     assert bed.warnings == ["Guest zap stands on ash, oak. Taken is the one on oak."]
@@ -183,6 +184,14 @@ def test_guests_that_nobody_declared_are_a_group_of_their_own(bed: Bed) -> None:
     assert {"vm_on": "oak"}.items() <= inventory.hosts["stray"].get_vars().items()
     assert "ansible_host" in inventory.hosts["stray"].get_vars()
     assert bed.warnings == ["VM host oak has a guest robot, which the inventory has elsewhere."]
+
+
+@pytest.mark.parametrize("name", ["localhost", "vm_hosts", "x'] | lookup('pipe', 'touch /tmp/x') | y['", "{{ x }}", ""])
+def test_no_host_gives_the_inventory_names_that_mean_something_else(bed: Bed, name: str) -> None:
+    bed.has("192.0.2.14", guest("zap"), guest(name), {**guest("x"), "name": 7})
+    inventory = bed.inventory()
+    assert set(inventory.hosts) == {"oak", "ash", "robot", "zap", "zip", "zoo"} and "undeclared" not in inventory.groups
+    assert bed.warnings == [f"VM host oak has a guest {name!r}, which is no name for one."]
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -16,7 +16,6 @@ import sys
 import typing as t
 
 import pytest
-import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HOSTS = """---
@@ -106,21 +105,23 @@ class Play:
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder, self.calls = folder, folder / "calls"
         fleet = folder / "tree/ansible_collections/clawops/fleet"
-        roles = ("vm_host", "network_guard", "host_firewall", "firewall_probe")
+        roles = [role.name for role in (ROOT / "roles").iterdir() if role.name != "vm"]
         for path in ("plugins/action", "plugins/modules", "meta", *(f"roles/{role}/tasks" for role in roles)):
             (fleet / path).mkdir(parents=True)
+        for role in roles:
+            (fleet / f"roles/{role}/defaults").symlink_to(ROOT / f"roles/{role}/defaults")
         for path in ("galaxy.yml", "plugins/filter", "plugins/lookup", "plugins/module_utils", "roles/vm"):
             (fleet / path).symlink_to(ROOT / path)
         for path in (ROOT / "playbooks").rglob("*.yml"):
             copy = fleet / path.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_text(re.sub(r"/var/lib/clawops(/\w+)", rf'"{FOLDER}\1"', path.read_text()))
-        group = {"action_groups": {"vms": ["vm_fleet", "vm_instance_info"]}}
-        (fleet / "meta/runtime.yml").write_text(yaml.safe_dump(group))
+        (fleet / "meta/runtime.yml").symlink_to(ROOT / "meta/runtime.yml")
+        for path in (ROOT / "plugins/modules").glob("*.py"):
+            (fleet / "plugins/modules" / path.name).write_text("")
         for role in roles:
-            (fleet / f"roles/{role}/tasks/main.yml").write_text("[]\n")
+            (fleet / f"roles/{role}/tasks/main.yml").write_text(f"- debug: {{msg: role {role}}}\n")
         for name, code in (("vm_instance_info", INFO), ("vm_fleet", FLEET), ("bot_instance_info", BOTS)):
-            (fleet / f"plugins/modules/{name}.py").write_text("")
             (fleet / f"plugins/action/{name}.py").write_text(code)
         (folder / "hosts.yml").write_text(HOSTS)
         self.tasks = fleet / "playbooks/tasks"
@@ -258,6 +259,19 @@ def test_a_target_that_nobody_is_stands_in_the_error(play: Play) -> None:
     assert rc != 0 and calls == [] and "fleet_target: no host of the inventory is meant by 'zork'" in said
 
 
+# -- what is brought into a guest -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("runtime", "engine"), [("container", True), ("host", False)])
+def test_a_guest_has_an_engine_and_its_guard_if_a_bot_needs_one(play: Play, runtime: str, engine: bool) -> None:
+    rc, _calls, said = play.run("install", hosts=f"bots: {{hosts: {{robot: {{bot_runtime: {runtime}}}}}}}")
+    assert rc == 0, said
+    roles = re.findall(r'ok: \[zap\] => \{\s+"msg": "role (\w+)"', said)
+    given = ["network_guard", "docker_host"] if engine else []
+    # The guard goes before the engine, so that no container starts unguarded.
+    assert [role for role in roles if role in ("network_guard", "docker_host")] == given
+    assert roles[-3:] == ["openclaw_artifact", "nodejs", "openclaw"] and "host_firewall" in roles
+
+
 # -- bots that stand elsewhere ------------------------------------------------------------------------------------
 
 def test_a_bot_is_looked_for_on_hosts_and_in_guests(play: Play) -> None:
@@ -284,3 +298,23 @@ all:
 def test_where_all_have_answered_nobody_is_warned(play: Play) -> None:
     rc, _calls, said = play.run("elsewhere", hosts="vms: {hosts: {zip: {vm_state: running}}}")
     assert rc == 0 and "WARNING: robot" not in said, said
+
+
+# -- all of it ---------------------------------------------------------------------------------------------------------
+
+def test_site_goes_on_without_machines_that_do_not_answer_and_fails_for_them_at_the_end(play: Play) -> None:
+    dead = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    more = {"vm_hosts": {"hosts": {"oak": dead, "ash": dead}}, "vms": {"hosts": {"zoo": dead}}}
+    rc, calls, said = play.run("site", hosts=json.dumps({"all": {"children": more}}))
+    assert rc != 0 and given(calls) == {}
+    for name in ("oak", "ash", "zoo"):
+        assert f"{name} did not answer, and nothing was done on it" in said
+    assert "alder did not answer" not in said
+    recap = dict(re.findall(r"^(\w+) +: ok=(\d+)", said, re.MULTILINE))
+    assert int(recap["alder"]) > 3 + int(recap["oak"]), said
+
+
+def test_site_leaves_nobody_out_where_all_answer(play: Play) -> None:
+    rc, calls, said = play.run("site")
+    assert rc == 0 and set(given(calls)) == {"oak", "ash"}, said
+    assert "nothing was done on it" not in said

@@ -12,16 +12,21 @@ from .._ownership import check_name
 from .bucket import Bucket, Marks, connect
 from .host import HostRunner
 from .minio import Admin
-from .model import KINDS, Keys, Runner, Store
+from .model import KINDS, Keys, Runner, Store, Target, instant
 from .restic import Repository
 from .rights import History, Keep, Rights, holder, pruner
-from .verbs import Access
+from .verbs import Access, Wish
 
 SECRETS: dict[str, t.Any] = {
     "access_key": {"type": "str", "no_log": True},
     "secret_key": {"type": "str", "no_log": True},
     "password": {"type": "str", "no_log": True},
 }
+# What restores take of each, and what they take for all.
+CHOICE: dict[str, t.Any] = {"snapshot": {"type": "str", "default": "latest"},
+                            "time": {"type": "str", "default": "latest"},
+                            "overwrite": {"type": "bool", "default": False}}
+SAFETY: dict[str, t.Any] = {"safety": {"type": "bool", "default": True}, "host": {"type": "str"}}
 BOT: dict[str, t.Any] = {"name": {"type": "str", "required": True}, **SECRETS}
 COMMON: dict[str, t.Any] = {
     "endpoint": {"type": "str", "required": True},
@@ -46,9 +51,9 @@ LISTS = tuple(f"{kind}s" for kind in KINDS)
 EITHER: dict[str, t.Any] = {"mutually_exclusive": [LISTS], "required_one_of": [LISTS]}
 
 
-def either(**options: t.Any) -> dict[str, t.Any]:
+def either(bot: dict[str, t.Any] | None = None, **options: t.Any) -> dict[str, t.Any]:
     """The argument spec of a module that is about bots, about VMs or about spaces."""
-    every = {**spec(), **options}
+    every = {**spec(bot), **options}
     return {**every, **{name: {**every["bots"], "required": False} for name in LISTS}}
 
 
@@ -88,6 +93,14 @@ def access(params: t.Mapping[str, t.Any], where: Store, bot: t.Mapping[str, t.An
     repository = Repository(where, bot["name"], keys, runner or HostRunner(), params["restic"],
                             timeout=params["timeout"], marks=Marks(bucket, bot["name"]))
     return Access(bot["name"], bucket, repository)
+
+
+def wish(way: Access, target: Target, entry: t.Mapping[str, t.Any], safety: bool = False) -> Wish:
+    """What a restore is asked for."""
+    until = instant(f"{way.bot}: time", entry["time"]) if entry["time"] not in ("", "latest") else None
+    if until and entry["snapshot"] != "latest":
+        raise bad_value(f"{way.bot}: snapshot", entry["snapshot"], "Give the id of a snapshot or a time, not both.")
+    return Wish(way, target, entry["snapshot"], entry.get("overwrite", False), until, safety)
 
 
 def pair(params: t.Mapping[str, t.Any], kind: str) -> tuple[str, str] | None:

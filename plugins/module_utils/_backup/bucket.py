@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import datetime
 import email.utils
+import functools
 import json
 import os
 import ssl
+import threading
 import typing as t
 
 from .._errors import FleetError
 from .model import Store
 
 SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class Bucket:
@@ -155,13 +158,20 @@ def connect(store: Store, access_key: str, secret_key: str) -> Bucket:
     except ImportError:
         from ansible.module_utils.basic import missing_required_lib
 
-        raise FleetError("library_missing", missing_required_lib("boto3")) from None
+        raise FleetError("missing_library", missing_required_lib("boto3")) from None
     config = Config(signature_version="s3v4", s3={"addressing_style": "path"}, connect_timeout=5, read_timeout=15,
                     retries={"total_max_attempts": 2})
-    session = boto3.session.Session()
-    client = session.client("s3", endpoint_url=store.endpoint, region_name=store.region, verify=trusted(store),
-                            config=config, aws_access_key_id=access_key, aws_secret_access_key=secret_key)
+    with _ONE_AT_A_TIME:
+        client = _session(boto3).client("s3", endpoint_url=store.endpoint, region_name=store.region,
+                                        verify=trusted(store), config=config, aws_access_key_id=access_key,
+                                        aws_secret_access_key=secret_key)
     return Bucket(store, client)
+
+
+@functools.lru_cache(maxsize=1)
+def _session(boto3: t.Any) -> t.Any:
+    """It reads the description of the service once. Several threads must not make clients of it at a time."""
+    return boto3.session.Session()
 
 
 def trusted(store: Store) -> str | None:
@@ -208,7 +218,7 @@ def _explain(error: Exception, store: Store) -> FleetError:
         return FleetError("bucket_missing", f"There is no {where}.", "Create it, or set create_bucket: true.")
     if code in _WRONG_KEY:
         return FleetError("wrong_key", f"The S3 keys are not accepted for {where}: {code}.",
-                          "Check access_key and secret_key.")
+                          "Check access_key and secret_key; backup_keys makes those of the inventory.")
     if code in ("AccessDenied", "403"):
         return FleetError("wrong_key", f"These S3 keys may not use {where}: {code}.",
                           "Check the keys, and that their policy is the one that backup_repository returns.")

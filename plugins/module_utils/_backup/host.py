@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
@@ -18,13 +19,14 @@ import shutil
 import signal
 import stat
 import subprocess
+import threading
 import typing as t
 import uuid
 
 from .. import _files
 from .._errors import FleetError, bad_value
 from .._process import Finished
-from . import sqlite
+from . import copier, sqlite
 from .model import (
     MANIFEST,
     Database,
@@ -32,6 +34,7 @@ from .model import (
     Owner,
     Part,
     Restored,
+    Safety,
     Scratch,
     Staged,
     is_plain_absolute,
@@ -51,17 +54,61 @@ class HostRunner:
         self.inherited: tuple[int, ...] = ()
 
     def run(self, argv: t.Sequence[str], env: t.Mapping[str, str], timeout: float) -> Finished:
-        with subprocess.Popen(argv, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, pass_fds=self.inherited, cwd="/", text=True,
-                              errors="surrogateescape") as child:
-            try:
-                out, err = child.communicate(timeout=timeout)
-            except subprocess.TimeoutExpired:
-                words = _end(child).strip()[-500:]
-                raise FleetError("timeout", f"{' '.join(argv[:1])} took more than {timeout} seconds."
-                                 + (f" It said: {words}" if words else ""),
-                                 "Raise timeout, or see what it waits for.") from None
-        return Finished(child.returncode, out, err)
+        with self._start(argv, env, self.inherited) as child:
+            return _result(child, argv, timeout)
+
+    def feed(self, argv: t.Sequence[str], env: t.Mapping[str, str], timeout: float, supply: t.Callable[[], bytes],
+             seal: tuple[bytes, bytes]) -> Finished:
+        """The same for a program that begins before its input is known, which it reads where argv says {input}.
+
+        Where argv says {seal} it reads the first half of the seal, and the second one when the input is whole: whenever
+        this process dies, the program can tell.
+        """
+        (reading, writing), (looking, sealing) = os.pipe(), os.pipe()
+        with contextlib.ExitStack() as opened:
+            for end in (reading, looking):
+                opened.callback(os.close, end)
+            given, sealed = (opened.enter_context(open(end, "wb", buffering=0)) for end in (writing, sealing))
+            sealed.write(seal[0])
+            places = {"{input}": f"/dev/fd/{reading}", "{seal}": f"/dev/fd/{looking}"}
+            words = [re.sub(r"\{(input|seal)\}$", lambda found: places[found[0]], word) for word in argv]
+            with self._start(words, env, (*self.inherited, reading, looking)) as child:
+                try:
+                    text = supply()
+                except BaseException:
+                    given.close()
+                    sealed.close()
+                    _end(child)
+                    raise
+                # By another thread: a program that does not read must not make this one wait for ever.
+                threading.Thread(target=_pour, args=((given, text), (sealed, seal[1])), daemon=True).start()
+                return _result(child, argv, timeout)
+
+    @staticmethod
+    def _start(argv: t.Sequence[str], env: t.Mapping[str, str], inherited: t.Sequence[int]) -> subprocess.Popen[str]:
+        return subprocess.Popen(argv, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, pass_fds=inherited, cwd="/", text=True,
+                                errors="surrogateescape")
+
+
+def _pour(*all_of_it: tuple[t.BinaryIO, bytes]) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        for pipe, text in all_of_it:
+            rest = memoryview(text)
+            while rest:
+                rest = rest[pipe.write(rest):]
+            pipe.close()
+
+
+def _result(child: subprocess.Popen[str], argv: t.Sequence[str], timeout: float) -> Finished:
+    try:
+        out, err = child.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        words = _end(child).strip()[-2000:]
+        raise FleetError("timeout", f"{' '.join(argv[:1])} took more than {timeout} seconds."
+                         + (f" It said: {words}" if words else ""),
+                         "Raise timeout, or see what it waits for.") from None
+    return Finished(child.returncode, out, err)
 
 
 def _end(child: subprocess.Popen[str]) -> str:
@@ -168,14 +215,29 @@ class HostSource:
         os.makedirs(self.staging)
         for directory in (os.path.dirname(self.staging), self.staging):
             os.chmod(directory, 0o711)  # noqa: S103
-        parts, exclude = copied(self.trees, self.staging, self.timeout, self.hidden)
-        os.chmod(self.staging, 0o700)
-        manifest = Manifest(fleet=self.fleet, bot=self.bot, host=self.host, substrate=self.substrate,
-                            bot_version=self.version, run=uuid.uuid4().hex, parts=parts,
-                            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"))
-        _files.write(os.path.join(self.staging, MANIFEST), manifest.to_json(), 0o600)
-        return Staged(manifest=manifest, directory=self.staging, paths=tuple(tree.path for tree in self.trees),
-                      exclude=exclude, unconfirmed=unconfirmed)
+        staged = Staged(manifest=noted(self.fleet, self.bot, self.host, self.substrate, self.version, ()),
+                        directory=self.staging, paths=tuple(tree.path for tree in self.trees), exclude=(),
+                        unconfirmed=unconfirmed)
+        self._write(staged)
+
+        def fill() -> t.Sequence[str]:
+            parts, exclude = copied(self.trees, self.staging, self.timeout, self.hidden)
+            os.chmod(self.staging, 0o700)
+            staged.manifest = dataclasses.replace(staged.manifest, parts=parts)
+            self._write(staged)
+            return exclude
+
+        staged.fill = fill
+        return staged
+
+    def _write(self, staged: Staged) -> None:
+        _files.write(os.path.join(self.staging, MANIFEST), staged.manifest.to_json(), 0o600)
+
+
+def noted(fleet: str, bot: str, host: str, substrate: str, version: str, parts: tuple[Part, ...]) -> Manifest:
+    """The manifest of a run that begins."""
+    return Manifest(fleet=fleet, bot=bot, host=host, substrate=substrate, bot_version=version, run=uuid.uuid4().hex,
+                    created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), parts=parts)
 
 
 def copied(trees: t.Sequence[Tree], directory: str, timeout: float, hidden: bool = False
@@ -189,19 +251,27 @@ def copied(trees: t.Sequence[Tree], directory: str, timeout: float, hidden: bool
     copies = sqlite.copy(databases, directory, timeout, [tree.path for tree in trees] if hidden else ())
     exclude = [pattern(database.path + ending) for database in databases for ending in sqlite.COMPANIONS]
     exclude += [f"{pattern(tree.path)}/{one}" for tree in trees for one in tree.exclude]
-    return tuple(_part(tree, found[tree.role], copies, directory) for tree in trees), tuple(exclude)
+
+    def note(one: sqlite.Found) -> Database:
+        path = os.path.join(directory, copies[one.path])
+        return Database(one.relative, copies[one.path], sqlite.sha256(path), os.lstat(path).st_size, one.uid, one.gid,
+                        one.mode)
+
+    with concurrent.futures.ThreadPoolExecutor(copier.THREADS) as pool:
+        taken = {tree.role: tuple(pool.map(note, (one for one in found[tree.role] if one.path in copies)))
+                 for tree in trees}
+    return tuple(_part(tree, taken[tree.role]) for tree in trees), tuple(exclude)
 
 
-def _part(tree: Tree, found: list[sqlite.Found], copies: dict[str, str], directory: str) -> Part:
+def plain(trees: t.Sequence[Tree]) -> tuple[tuple[Part, ...], tuple[str, ...]]:
+    """As copied(), for trees that nobody writes to: their databases are files like all others, sound or not."""
+    exclude = tuple(f"{pattern(tree.path)}/{one}" for tree in trees for one in tree.exclude)
+    return tuple(_part(tree) for tree in trees), exclude
+
+
+def _part(tree: Tree, databases: tuple[Database, ...] = ()) -> Part:
     facts = os.lstat(tree.path)
-    databases = []
-    for one in found:
-        if one.path in copies:
-            path = os.path.join(directory, copies[one.path])
-            databases.append(Database(one.relative, copies[one.path], sqlite.sha256(path), os.lstat(path).st_size,
-                                      one.uid, one.gid, one.mode))
-    return Part(tree.role, tree.path, _owner(facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode),
-                tuple(databases))
+    return Part(tree.role, tree.path, _owner(facts.st_uid, facts.st_gid), stat.S_IMODE(facts.st_mode), databases)
 
 
 def _owner(uid: int, gid: int) -> Owner:
@@ -242,6 +312,8 @@ class Place:
 class HostTarget:
     """A bot's directories on this host: filled in a scratch directory on the same file system, then renamed."""
 
+    substrate = "docker_host"
+
     def __init__(self, bot: str, places: t.Sequence[Place], units: t.Sequence[str] = (), stop: bool = False,
                  keep_previous: bool = False, state: str = STATE) -> None:
         check_paths(bot, [place.path for place in places], [place.role for place in places])
@@ -278,6 +350,10 @@ class HostTarget:
         """The paths where data is already."""
         return [place.path for place in self._places if os.path.lexists(place.path) and not _is_empty(place.path)]
 
+    def room(self) -> dict[str, int]:
+        """The free bytes of each file system that data come to."""
+        return {str(os.stat(path).st_dev): _free(path) for path in map(_existing, self.places().values())}
+
     def check(self, manifest: Manifest, size: int) -> None:
         """Everything that can be known before the first write."""
         mounts = _mounts()
@@ -287,7 +363,7 @@ class HostTarget:
             if os.path.islink(place.path) or place.path in mounts:
                 raise FleetError("target_fixed", f"{place.path} is a symbolic link or a mount point and can't be "
                                                  "switched over.", "Give a directory below it.", bot=self.bot)
-        free = min(_free(_existing(place.path)) for place in self._places)
+        free = min(self.room().values())
         if size > free:
             raise sqlite.disk_full(self._places[0].path, size, free)
         running = [] if self.stop else self._running()
@@ -334,21 +410,47 @@ class HostTarget:
         if os.path.lexists(scratch.directory):
             shutil.rmtree(scratch.directory)
 
-    def switch(self, scratches: list[Scratch], manifest: Manifest, snapshot: str, staging: str) -> list[str]:
+    def switch(self, scratches: list[Scratch], manifest: Manifest, snapshot: str, staging: str,
+               safety: Safety | None = None) -> list[str]:
         """Verifies and finishes the restored trees, then renames them into place. Returns what was kept aside."""
         for scratch in scratches:
             for role in scratch.roles:
                 finish(self.bot, scratch.directory, manifest.part(role), staging, self._place(role).ids())
         os.sync()
         self._stop()
+        if safety:
+            self._save(manifest.fleet, safety)
         self._remember(snapshot, done=False)
         for scratch in scratches:
             os.mkdir(os.path.join(scratch.directory, "old"), 0o700)
             for role in scratch.roles:
                 self._rename(scratch, manifest.part(role), self._place(role))
         kept = [path for scratch in scratches for path in self._keep(scratch)] if self.keep_previous else []
+        self._lock_out()
         self._remember(snapshot, done=True)
         return kept
+
+    def _lock_out(self) -> None:
+        """Who had access at the snapshot's time has no more, where this target knows of such."""
+
+    def _save(self, fleet: str, safety: Safety) -> None:
+        """Has what is there taken as it lies: nothing runs that writes to it."""
+        occupied = self.occupied()
+        trees = [Tree(place.role, place.path, REGENERABLE.get(place.role, ())) for place in self._places
+                 if place.path in occupied]
+        if not trees:
+            return
+        directory = os.path.join(self.state, "staging", self.bot)
+
+        def stage(unconfirmed: str) -> Staged:
+            os.makedirs(directory, 0o700)
+            parts, exclude = plain(trees)
+            manifest = noted(fleet, self.bot, safety.host, self.substrate, "", parts)
+            _files.write(os.path.join(directory, MANIFEST), manifest.to_json(), 0o600)
+            return Staged(manifest, directory, tuple(tree.path for tree in trees), exclude, unconfirmed, safety=True)
+
+        with safety.required(), staging(directory, stage) as staged:
+            safety.take(staged)
 
     def _place(self, role: str) -> Place:
         return next(place for place in self._places if place.role == role)
@@ -396,7 +498,9 @@ def _put(bot: str, copy: str, path: str, database: Database) -> None:
     if not os.path.lexists(copy) or sqlite.sha256(copy) != database.sha256:
         raise FleetError("checksum", f"Bot {bot}: the copy of {database.path} is not what the manifest says.",
                          "Choose another snapshot, and run restic check.", bot=bot)
+    times = os.stat(directory)
     os.rename(copy, path)
+    os.utime(directory, ns=(times.st_atime_ns, times.st_mtime_ns))
     os.chmod(path, database.mode)
     if os.geteuid() == 0:
         os.chown(path, database.uid, database.gid)
@@ -405,16 +509,19 @@ def _put(bot: str, copy: str, path: str, database: Database) -> None:
 def _own(tree: str, part: Part, uid: int, gid: int) -> None:
     """Gives a restored tree to the bot's user of this host; root's files stay root's when the bot is not root.
 
-    lchown is called for every file, changed or not: the kernel then drops set-id bits and file capabilities.
+    Where that user is the one of the snapshot everything belongs to whom it belonged to. lchown is called for every
+    file, changed or not: the kernel then drops set-id bits and file capabilities.
     """
+
+    same = (uid, gid) == (part.owner.uid, part.owner.gid)
 
     def own(path: str) -> None:
         facts = os.lstat(path)
         if stat.S_ISBLK(facts.st_mode) or stat.S_ISCHR(facts.st_mode):
             raise FleetError("unsafe_snapshot", f"The snapshot holds the device {path[len(tree):]}.",
                              "Somebody tampered with this repository: look at who has its password.")
-        os.lchown(path, 0 if facts.st_uid == 0 != part.owner.uid else uid,
-                  0 if facts.st_gid == 0 != part.owner.gid else gid)
+        os.lchown(path, facts.st_uid if same or facts.st_uid == 0 != part.owner.uid else uid,
+                  facts.st_gid if same or facts.st_gid == 0 != part.owner.gid else gid)
 
     own(tree)
     for directory, directories, files in os.walk(tree):

@@ -90,7 +90,7 @@ def send(store: Store, access_key: str, secret_key: str, method: str, verb: str,
     except ImportError:
         from ansible.module_utils.basic import missing_required_lib
 
-        raise FleetError("library_missing", missing_required_lib("boto3")) from None
+        raise FleetError("missing_library", missing_required_lib("boto3")) from None
     request = AWSRequest(method, f"{store.endpoint}/minio/admin/v3/{verb}", params=query, data=body,
                          headers={"X-Amz-Content-Sha256": hashlib.sha256(body).hexdigest()})
     SigV4Auth(Credentials(access_key, secret_key), "s3", store.region).add_auth(request)
@@ -108,7 +108,7 @@ def seal(password: str, data: bytes) -> bytes:
     except ImportError:
         from ansible.module_utils.basic import missing_required_lib
 
-        raise FleetError("library_missing", missing_required_lib("cryptography")) from None
+        raise FleetError("missing_library", missing_required_lib("cryptography")) from None
     if len(data) > BLOCK:
         raise ValueError(f"{len(data)} bytes do not fit in one block")
     salt, nonce = os.urandom(32), os.urandom(8)

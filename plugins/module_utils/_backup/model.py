@@ -11,6 +11,7 @@ restic where their paths are visible: on this host, or in a Job beside a pod's v
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -186,9 +187,22 @@ def _unsafe(path: str) -> FleetError:
 
 def moment(stamp: str) -> datetime.datetime:
     """A time as restic writes it (nanoseconds, which older Pythons don't read)."""
-    head, _dot, zone = stamp.partition(".")
-    offset = zone.lstrip("0123456789") if zone else ""
-    return datetime.datetime.fromisoformat(head.replace("Z", "+00:00") + offset.replace("Z", "+00:00"))
+    head, dot, tail = stamp.partition(".")
+    offset = tail.lstrip("0123456789")
+    fraction = f".{tail[:len(tail) - len(offset)]:0<6.6}" if dot else ""
+    return datetime.datetime.fromisoformat((head + fraction + offset).replace("Z", "+00:00"))
+
+
+def instant(parameter: str, text: str) -> datetime.datetime:
+    """A point in time as people write it; without a zone nobody knows which one is meant."""
+    way = "Write it with its zone, as in 2026-11-21T10:00:00+01:00 or 2026-11-21T09:00:00Z."
+    try:
+        found = moment(text.strip().replace(" ", "T", 1))
+    except ValueError:
+        raise bad_value(parameter, text, way) from None
+    if found.tzinfo is None:
+        raise bad_value(parameter, text, way)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,6 +216,8 @@ class Snapshot:
     paths: tuple[str, ...]
     size: int
     files: int
+    #: When it was taken; what repairs a snapshot counts its files anew. 0 when that is not known.
+    files_taken: int = 0
 
     @property
     def manifest(self) -> str:
@@ -211,6 +227,11 @@ class Snapshot:
         if len(staging) != 1:
             raise FleetError("manifest_damaged", f"Snapshot {self.id[:8]} has no manifest.", "Choose another snapshot.")
         return posixpath.join(staging[0], MANIFEST)
+
+    @property
+    def safety(self) -> bool:
+        """Whether it was taken of what a restore replaced: nothing but its id chooses it."""
+        return bool(self.tag("safety"))
 
     def tag(self, name: str) -> str:
         return next((tag.split("=", 1)[1] for tag in self.tags if tag.startswith(f"{name}=")), "")
@@ -222,6 +243,8 @@ class Staged:
 
     unconfirmed is the run of an earlier attempt whose snapshot, if any, must not count.
     settled says that the fate of this run's snapshot is known; until then its traces stay. facts go into the result.
+    safety says that it is what a restore is about to replace. fill is what is still to be done before anything is read;
+    it returns what restic must leave out besides.
     """
 
     manifest: Manifest
@@ -230,7 +253,17 @@ class Staged:
     exclude: tuple[str, ...]
     unconfirmed: str = ""
     settled: bool = False
+    safety: bool = False
     facts: dict[str, t.Any] = dataclasses.field(default_factory=dict)
+    fill: t.Callable[[], t.Sequence[str]] | None = None
+
+    def filled(self) -> t.Sequence[str]:
+        """Makes it consistent. Without that there is no snapshot."""
+        try:
+            return self.fill() if self.fill else ()
+        except BaseException:
+            self.settled = True
+            raise
 
 
 class Source(t.Protocol):
@@ -254,6 +287,27 @@ class Restored:
     done: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class Safety:
+    """What becomes of data that are about to be replaced: who they belong to, on which host, and who takes them."""
+
+    subject: str
+    host: str
+    take: t.Callable[[Staged], None]
+
+    @contextlib.contextmanager
+    def required(self) -> t.Iterator[None]:
+        """Without their snapshot they stay where they are."""
+        try:
+            yield
+        except (FleetError, OSError) as error:
+            known = error if isinstance(error, FleetError) else FleetError("os_failed", f"{error}.")
+            raise FleetError("safety_failed", f"{self.subject}: nothing was replaced, as there is no snapshot of what "
+                                              f"is there: {known.message}",
+                             f"{known.hint} Or go without it, by safety: false (restore_safety: false for playbooks)."
+                             .strip(), cause=known.code) from None
+
+
 class Target(t.Protocol):
     """A place that takes a bot's data: filled beside the live data, then switched over."""
 
@@ -265,9 +319,11 @@ class Target(t.Protocol):
     def holds(self, snapshot: str) -> bool: ...
     def places(self) -> dict[str, str]: ...
     def occupied(self) -> list[str]: ...
+    def room(self) -> dict[str, int]: ...
     def check(self, manifest: Manifest, size: int) -> None: ...
     def open(self, manifest: Manifest) -> t.ContextManager[list[Scratch]]: ...
-    def switch(self, scratches: list[Scratch], manifest: Manifest, snapshot: str, staging: str) -> list[str]: ...
+    def switch(self, scratches: list[Scratch], manifest: Manifest, snapshot: str, staging: str,
+               safety: Safety | None = None) -> list[str]: ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
 import os
 import re
@@ -13,18 +15,30 @@ import typing as t
 from .._errors import FleetError
 from .._process import Finished
 from .bucket import Marks
-from .model import Keys, Manifest, Runner, Snapshot, Staged, Store
+from .model import Keys, Manifest, Runner, Snapshot, Staged, Store, moment
 
 CACHE = "/var/cache/clawops/restic"
 LEAST = (0, 17, 1)
 # Pruning excludes all else, and a backup may take its time.
 RETRY = "--retry-lock=10m"
+# The tag of a snapshot that counts, and that of one of data which a restore replaced.
+WHOLE, SAFETY = "manifest=1", "safety=1"
 _PASSED = ("PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "TMPDIR")
 
 
 def pattern(path: str) -> str:
     """A path as a pattern of restic's that matches nothing else."""
     return re.sub(r"([\\*?\[])", r"\\\1", path)
+
+
+# A pattern that means nothing; its first half is none at all, and with that restic goes no further.
+SEAL = b"/[", b"\x01]/nothing\n"
+
+
+def line(wanted: str) -> bytes:
+    """A pattern as a line of a file of them: no variable, no end of the line, no blank that is taken for none."""
+    text = wanted.replace("$", "$$").replace("\n", "[^\x01-\t\x0b-\U0010ffff]")
+    return os.fsencode(text if text == text.rstrip() else f"{text[:-1]}[{text[-1]}]")
 
 
 def _cache() -> str:
@@ -70,16 +84,31 @@ class Repository:
     def backup(self, staged: Staged, host: str) -> dict[str, t.Any]:
         """One snapshot of a staged source. An incomplete one is taken back: nothing half-done counts."""
         manifest = staged.manifest
-        tags = (f"fleet={manifest.fleet}", f"{self.store.kind}={self.bot}", f"host={host}", "manifest=1",
-                f"run={manifest.run}")
+        tags = (f"fleet={manifest.fleet}", f"{self.store.kind}={self.bot}", f"host={host}",
+                SAFETY if staged.safety else WHOLE, f"run={manifest.run}")
         argv = ["backup", RETRY, "--quiet", "--no-scan", "--host", host]
         argv += [argument for tag in tags for argument in ("--tag", tag)]
-        argv += [f"--exclude={one}" for one in staged.exclude]
-        answer = self._start(*argv, "--", *staged.paths, staged.directory)
+        # It may be of fewer directories than those before, whose unchanged files need not be read again.
+        argv += ["--group-by=host"] if staged.safety else []
+        answer = self._read_in(staged, argv, ["--", *staged.paths, staged.directory])
         if answer.rc == 3:
             self.forget_run(manifest.run)
         staged.settled = answer.rc in (0, 1, 3, 10, 11, 12)
         return _last(self._checked(answer).out, "summary")
+
+    def _read_in(self, staged: Staged, argv: list[str], what: list[str]) -> Finished:
+        """Where it can, restic opens the repository while the source is being made consistent."""
+        feed = getattr(self.runner, "feed", None)
+        if not (feed and staged.fill):
+            return self._start(*argv, *(f"--exclude={one}" for one in (*staged.exclude, *staged.filled())), *what)
+
+        def supply() -> bytes:
+            return b"\n".join(map(line, (*staged.exclude, *staged.filled())))
+
+        words = [*self.argv, *argv, "--exclude-file={input}", "--exclude-file={seal}", *what]
+        with self._waiting():
+            done: Finished = feed(words, self.env, self.timeout, supply, SEAL)
+        return done
 
     def forget_run(self, run: str) -> None:
         """Undoes what a run that failed or was killed left: its lock, if its process is gone, and its snapshot."""
@@ -92,22 +121,26 @@ class Repository:
 
     def snapshots(self) -> list[Snapshot]:
         """The snapshots of this bot that carry a manifest and count, oldest first."""
+        return [snapshot for snapshot in self.listed() if not snapshot.safety]
+
+    def listed(self) -> list[Snapshot]:
+        """Those that were taken before a restore, too."""
         rejected = self.rejected()
         return [snapshot for snapshot in self.all_snapshots() if snapshot.tag("run") not in rejected]
 
-    def _mine(self) -> tuple[str, str]:
-        return "--tag", f"fleet={self.store.fleet},{self.store.kind}={self.bot},manifest=1"
+    def _mine(self, *more: str) -> tuple[str, str]:
+        return "--tag", ",".join((f"fleet={self.store.fleet}", f"{self.store.kind}={self.bot}", *more))
 
     def all_snapshots(self) -> list[Snapshot]:
         """Those that do not count, too."""
-        return self._list(*self._mine())
+        return [snapshot for snapshot in self._list(*self._mine()) if {WHOLE, SAFETY} & {*snapshot.tags}]
 
     def rejected(self) -> set[str]:
         return self.marks.runs() if self.marks else set()
 
-    def forgettable(self, rules: t.Sequence[str]) -> list[str]:
+    def forgettable(self, rules: t.Sequence[str], tag: str = WHOLE) -> list[str]:
         """The ids that these rules would not keep, whatever host or paths a snapshot has."""
-        answer = json.loads(self._read("forget", "--dry-run", *self._mine(), "--group-by=", *rules).out or "[]")
+        answer = json.loads(self._read("forget", "--dry-run", *self._mine(tag), "--group-by=", *rules).out or "[]")
         return [raw["id"] for group in answer for raw in group["remove"] or ()]
 
     def forget(self, ids: t.Sequence[str]) -> None:
@@ -172,11 +205,19 @@ class Repository:
     def remove_key(self, key: str) -> None:
         self._run("key", "remove", key)
 
-    def choose(self, wanted: str) -> Snapshot:
-        """The newest snapshot for 'latest', else the one whose id starts so."""
-        found = self.snapshots()
-        if wanted != "latest":
-            found = [snapshot for snapshot in found if snapshot.id.startswith(wanted)]
+    def choose(self, wanted: str, until: datetime.datetime | None = None) -> Snapshot:
+        """The newest snapshot for 'latest', of those that were taken until then; else the one whose id starts so."""
+        if wanted == "latest":
+            known = self.snapshots()
+            found = [snapshot for snapshot in known if until is None or moment(snapshot.time) <= until]
+            if until and known and not found:
+                raise FleetError("snapshot_missing", f"{self.subject}: no snapshot is as old as {until.isoformat()}. "
+                                                     f"The oldest is of {known[0].time}, the newest of "
+                                                     f"{known[-1].time}.",
+                                 f"Ask for {known[0].time} or later.", bot=self.bot, oldest=known[0].time,
+                                 newest=known[-1].time)
+        else:
+            found = [snapshot for snapshot in self.listed() if snapshot.id.startswith(wanted)]
         if not found or (wanted != "latest" and len(found) > 1):
             many = "more than one snapshot" if found else "no snapshot"
             raise FleetError("snapshot_missing", f"{self.subject}: {many} for {wanted!r} in "
@@ -193,15 +234,27 @@ class Repository:
         return manifest
 
     def restore(self, snapshot: Snapshot, directory: str, paths: t.Iterable[str]) -> None:
+        """What was written is read once more, and compared with the checksums in the repository."""
         includes = [f"--include={pattern(path)}" for path in paths]
-        self._read("restore", "--quiet", "--sparse", "--target", directory, *includes, snapshot.id)
+        self._read("restore", "--quiet", "--sparse", "--verify", "--target", directory, *includes, snapshot.id)
 
     def _list(self, *arguments: str) -> list[Snapshot]:
         found = [_snapshot(raw) for raw in json.loads(self._read("snapshots", *arguments).out or "[]")]
-        return sorted(found, key=lambda snapshot: snapshot.time)
+        # As times: hosts write them in zones of their own.
+        return sorted(found, key=lambda snapshot: (moment(snapshot.time), snapshot.time))
 
     def _start(self, *arguments: str) -> Finished:
-        return self.runner.run([*self.argv, *arguments], self.env, self.timeout)
+        with self._waiting():
+            return self.runner.run([*self.argv, *arguments], self.env, self.timeout)
+
+    @contextlib.contextmanager
+    def _waiting(self) -> t.Iterator[None]:
+        """It tries for a quarter of an hour; what it waited for is what one has to know."""
+        try:
+            yield
+        except FleetError as error:
+            known = self._known(error.message) if error.code == "timeout" else None
+            raise known or error from None
 
     def _read(self, *arguments: str) -> Finished:
         """Reads without a lock: a reader that is killed then leaves none, and a key may be limited to reading."""
@@ -228,18 +281,21 @@ class Repository:
         if answer.rc in known:
             code, message, hint = known[answer.rc]
             return FleetError(code, message, hint, bot=self.bot)
-        for sign, code, hint in _SIGNS:
-            if re.search(sign, text, re.IGNORECASE):
-                return FleetError(code, f"{self.subject}: {text}", hint, bot=self.bot)
-        return FleetError("restic_failed", f"{self.subject}: restic ended with {answer.rc}: {text}", bot=self.bot)
+        return self._known(text) or FleetError(
+            "restic_failed", f"{self.subject}: restic ended with {answer.rc}: {text}", bot=self.bot)
+
+    def _known(self, text: str) -> FleetError | None:
+        """What is known by restic's words."""
+        return next((FleetError(code, f"{self.subject}: {text}", hint, bot=self.bot) for sign, code, hint in _SIGNS
+                     if re.search(sign, text, re.IGNORECASE)), None)
 
 
 _SIGNS = (
     (r"no space left on device|disk quota exceeded", "disk_full", "Make room on this host."),
-    (r"XMinioStorageFull|quota.?exceeded", "bucket_full", "Make room in the bucket."),
+    (r"XMinioStorageFull|minimum free (drive|disk)|quota.?exceeded", "bucket_full", "Make room in the bucket."),
     (r"x509:|certificate", "wrong_certificate", "Give the authority that signed the certificate as ca_cert."),
     (r"access.?denied|signature|access key", "wrong_key", "Check the keys and their policy."),
-    (r"connection refused|no such host|i/o timeout|no route|connection reset|EOF|deadline", "unreachable",
+    (r"connection refused|no such host|i/o timeout|no route|connection reset|broken pipe|EOF|deadline", "unreachable",
      "Check that the S3 service runs and can be reached."),
 )
 
@@ -248,7 +304,8 @@ def _snapshot(raw: dict[str, t.Any]) -> Snapshot:
     summary = raw.get("summary") or {}
     return Snapshot(id=raw["id"], time=raw["time"], host=raw.get("hostname", ""), tags=tuple(raw.get("tags") or ()),
                     paths=tuple(raw["paths"]), size=int(summary.get("total_bytes_processed", 0)),
-                    files=int(summary.get("total_files_processed", 0)))
+                    files=int(summary.get("total_files_processed", 0)),
+                    files_taken=sum(int(summary.get(f"files_{what}", 0)) for what in ("new", "changed", "unmodified")))
 
 
 def _messages(text: str) -> t.Iterator[dict[str, t.Any]]:

@@ -19,6 +19,7 @@ from .._errors import FleetError, bad_value
 from .._plan import Plan
 from .bucket import Bucket
 from .model import KINDS, Snapshot, Store, moment
+from .restic import SAFETY
 from .verbs import Access, Each, kind_of, sift
 
 SPANS = ("all", "hourly", "daily", "weekly", "monthly", "yearly")
@@ -132,14 +133,24 @@ class Retentions:
         judged = [one for one in snapshots if one.id not in by_name]
         self._doubt(access, judged, rejected, record, objects, bucket.now())
         # What goes by name could still stand in the place of a sound one: the rules come to their turn in the next run.
-        chosen = [] if by_name or rejected else access.repository.forgettable(self.rules.arguments())
+        chosen = [] if by_name or rejected else self._forgettable(access, snapshots)
         remove = [one.id for one in snapshots if one.id in {*by_name, *rejected, *chosen}]
         history = History(snapshots, marks, record, remove, _size(objects))
-        sound = len(snapshots) - len({*by_name, *rejected})
-        if len(history.keep) < min(self.rules.keep_last, sound):
-            raise FleetError("too_much", f"{access.subject}: of {sound} snapshots only {len(history.keep)} would stay.",
+        sound = {one.id for one in snapshots if not one.safety} - {*by_name, *rejected}
+        kept = len(sound & {*history.keep})
+        if kept < min(self.rules.keep_last, len(sound)):
+            raise FleetError("too_much", f"{access.subject}: of {len(sound)} snapshots only {kept} would stay.",
                              "This is a fault of the rules or of restic; nothing was forgotten.", bot=access.bot)
         return history
+
+    def _forgettable(self, access: Access, snapshots: list[Snapshot]) -> list[str]:
+        """What restores replaced is kept by the same spans, but in the place of nothing else."""
+        rules = self.rules.arguments()
+        chosen = access.repository.forgettable(rules)
+        if any(one.safety for one in snapshots):
+            spans = [rule for rule in rules if not rule.startswith("--keep-last=")]
+            chosen += access.repository.forgettable(spans, SAFETY)
+        return chosen
 
     def _doubt(self, access: Access, snapshots: list[Snapshot], rejected: list[str], record: Record,
                objects: list[Tree], now: datetime.datetime) -> None:
@@ -325,7 +336,7 @@ class Repairs:
     """backup_repair: brings back what the bucket still has, removes locks that nobody holds, and repairs the rest."""
 
     def __init__(self, accesses: t.Sequence[Access], steps: t.Sequence[str], packs: t.Sequence[str], place: str,
-                 parallel: int = 1, rewind: str | None = None) -> None:
+                 parallel: int = 1, rewind: str | None = None, check_mode: bool = False) -> None:
         bad = next((pack for pack in packs if not re.fullmatch("[0-9a-f]{64}", pack)), None)
         if bad is not None:
             raise bad_value("packs", bad, "Give the ids that backup_check has named.")
@@ -334,7 +345,7 @@ class Repairs:
         if ("rewind" in steps) != bool(rewind):
             raise bad_value("rewind", rewind, "Give a time together with the step rewind.")
         self.accesses, self.steps, self.packs, self.place = {one.bot: one for one in accesses}, steps, packs, place
-        self.rewind = _point(rewind) if rewind else None
+        self.rewind, self.check_mode = _point(rewind) if rewind else None, check_mode
         self.past: dict[str, list[Change]] = {}
         self.kind = kind_of(accesses)
         self.seen, self.done = Each[t.Optional[list[Tree]]](parallel, self.kind), Each[Tree](parallel, self.kind)
@@ -342,6 +353,7 @@ class Repairs:
     def plan(self) -> Plan:
         plan = Plan()
         self.seen.run(self.accesses, self._observe)
+        sift(self.seen, plan, self.check_mode)
         for bot, locks in self.seen.done.items():
             if locks is None:
                 continue
@@ -426,14 +438,15 @@ class Passwords:
     Keys that neither of them opens belong to somebody else, and stay.
     """
 
-    def __init__(self, changes: t.Sequence[Exchange], parallel: int = 2) -> None:
-        self.changes = {change.access.bot: change for change in changes}
+    def __init__(self, changes: t.Sequence[Exchange], parallel: int = 2, check_mode: bool = False) -> None:
+        self.changes, self.check_mode = {change.access.bot: change for change in changes}, check_mode
         self.kind = kind_of([change.access for change in changes])
         self.seen, self.done = Each[t.Optional[tuple[str, str]]](parallel, self.kind), Each[Tree](parallel, self.kind)
 
     def plan(self) -> Plan:
         plan = Plan()
         self.seen.run(self.changes, self._observe)
+        sift(self.seen, plan, self.check_mode)
         for bot, keys in self.seen.done.items():
             if keys is None:
                 continue

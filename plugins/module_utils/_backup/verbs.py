@@ -9,19 +9,20 @@ import concurrent.futures
 import dataclasses
 import datetime
 import os
+import platform
 import time
 import typing as t
 
 from .._errors import FleetError
 from .._plan import Plan
 from .bucket import Bucket, policy, prune_policy
-from .model import KINDS, Manifest, Snapshot, Source, Store, Target, moment
+from .model import KINDS, Manifest, Safety, Snapshot, Source, Staged, Store, Target, moment
 from .restic import Repository
 from .rights import History, Rights
 
 # What an earlier step of the same play would have made: in check mode the plan is then incomplete, not wrong.
-NOT_YET = ("library_missing", "restic_missing", "bucket_missing", "repository_missing", "snapshot_missing",
-           "path_missing", "owner_missing")
+NOT_YET = ("missing_library", "restic_missing", "bucket_missing", "repository_missing", "snapshot_missing",
+           "path_missing", "owner_missing", "libvirt_unreachable", "engine_unreachable")
 Item = t.TypeVar("Item")
 Value = t.TypeVar("Value")
 
@@ -96,10 +97,18 @@ def _foreseen(error: FleetError | OSError, bot: str) -> FleetError:
     return FleetError(code, f"{bot}: {error}.", "Make room on this host." if code == "disk_full" else "", bot=bot)
 
 
-def sift(seen: Each[t.Any], plan: Plan, check_mode: bool) -> None:
+def sift(seen: Each[t.Any], plan: Plan, check_mode: bool, unmade_keys: bool = True) -> None:
     """In check mode, turns failures that an earlier step would have prevented into gaps of the plan."""
-    for bot in [bot for bot, error in seen.failed.items() if check_mode and error.code in NOT_YET]:
-        plan.cannot_see(f"{seen.kind} {bot}: {seen.failed.pop(bot).message}")
+    for bot, error in list(seen.failed.items()):
+        unmade = unmade_keys and is_unknown_key(error)
+        if check_mode and (unmade or error.code in NOT_YET):
+            del seen.failed[bot]
+            plan.cannot_see(f"{seen.kind} {bot}: {error.message}" + (f" {error.hint}" if unmade else ""))
+
+
+def is_unknown_key(error: FleetError) -> bool:
+    """Whether the service has never heard of the key: backup_keys may be yet to make it."""
+    return error.details.get("s3") == "InvalidAccessKeyId"
 
 
 class Repositories:
@@ -125,7 +134,8 @@ class Repositories:
             self._plan_bucket(plan)
         except FleetError as error:
             # In check mode a gap; else each bot will tell, in its own words.
-            if error.code not in NOT_YET[:2]:
+            unmade = self.check_mode and not self.rights and is_unknown_key(error)
+            if error.code not in NOT_YET[:2] and not unmade:
                 raise
             if self.check_mode:
                 plan.cannot_see(error.message)
@@ -133,7 +143,8 @@ class Repositories:
             self.seen.done = dict.fromkeys(self.accesses)
             return plan
         self.seen.run(self.accesses, self._observe)
-        sift(self.seen, plan, self.check_mode)
+        # Who makes the keys in this call knows which ones are to come.
+        sift(self.seen, plan, self.check_mode, unmade_keys=not self.rights)
         for bot, found in self.seen.done.items():
             plan.compare(f"repository {bot}", self.store.url(bot), None if found is None else self.store.url(bot))
         return plan
@@ -236,9 +247,7 @@ class Snapshots:
     def _take(self, job: Job) -> dict[str, t.Any]:
         access, began = job.access, time.monotonic()
         with job.source.open() as staged:
-            if staged.unconfirmed:
-                access.repository.forget_run(staged.unconfirmed)
-            summary = access.repository.backup(staged, self.host)
+            summary = _back_up(access, staged, self.host)
             databases = sum(len(part.databases) for part in staged.manifest.parts)
         return {access.store.kind: access.bot, "snapshot": summary["snapshot_id"],
                 "files": summary["total_files_processed"], "bytes": summary["total_bytes_processed"],
@@ -248,6 +257,12 @@ class Snapshots:
     def facts(self) -> dict[str, t.Any]:
         self.seen.check()
         return {"snapshots": []}
+
+
+def _back_up(access: Access, staged: Staged, host: str) -> dict[str, t.Any]:
+    if staged.unconfirmed:
+        access.repository.forget_run(staged.unconfirmed)
+    return access.repository.backup(staged, host)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,19 +275,21 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Wish:
-    """One bot to restore."""
+    """One bot to restore: from a snapshot or the newest, of those until a time; with a snapshot of what it replaces."""
 
     access: Access
     target: Target
     snapshot: str = "latest"
     overwrite: bool = False
+    until: datetime.datetime | None = None
+    safety: bool = False
 
 
 class Restores:
     """backup_restore: every target holds its snapshot. Nothing is written unless all of them can be served."""
 
-    def __init__(self, wishes: t.Sequence[Wish], check_mode: bool, parallel: int = 2) -> None:
-        self.wishes, self.check_mode = wishes, check_mode
+    def __init__(self, wishes: t.Sequence[Wish], check_mode: bool, parallel: int = 2, host: str = "") -> None:
+        self.wishes, self.check_mode, self.host = wishes, check_mode, host or platform.node()
         kind = kind_of(wish.access for wish in wishes)
         self.seen, self.restored = Each[Choice](parallel, kind), Each[dict[str, t.Any]](parallel, kind)
 
@@ -281,6 +298,7 @@ class Restores:
         self.seen.run({wish.access.bot: wish for wish in self.wishes}, self._observe)
         sift(self.seen, plan, self.check_mode)
         self.seen.check()
+        self._check_room()
         for wish in self.wishes:
             choice = self.seen.done.get(wish.access.bot)
             if choice and choice.manifest:
@@ -294,28 +312,47 @@ class Restores:
         access, target = wish.access, wish.target
         access.repository.check_version()
         access.check()
-        snapshot = access.repository.choose(wish.snapshot)
+        snapshot = access.repository.choose(wish.snapshot, wish.until)
         record, occupied = target.record(), target.occupied()
         if not wish.overwrite and target.holds(snapshot.id):
             return Choice(snapshot, None)
         # Half of an own restore is not worth protecting: it was allowed to be there.
         if occupied and not wish.overwrite and (record is None or record.done):
             raise FleetError("target_not_empty", f"{access.subject}: {', '.join(occupied)} holds data.",
-                             "Set overwrite: true to replace it.", bot=access.bot)
+                             "Set overwrite: true (restore_overwrite for playbooks) to replace it, or leave "
+                             f"{access.bot} out.", bot=access.bot)
         manifest = access.repository.manifest(snapshot)
         target.check(manifest, snapshot.size)
         return Choice(snapshot, manifest)
 
+    def _check_room(self) -> None:
+        """Each one alone has room; what comes to the same file system must have it together."""
+        coming: dict[str, list[tuple[str, int]]] = {}
+        free: dict[str, int] = {}
+        for wish in self.wishes:
+            choice = self.seen.done.get(wish.access.bot)
+            for system, room in wish.target.room().items() if choice and choice.manifest else ():
+                coming.setdefault(system, []).append((wish.access.bot, choice.snapshot.size if choice else 0))
+                free[system] = room
+        for system, bots in coming.items():
+            needed = sum(size for _bot, size in bots)
+            if needed > free[system]:
+                names = ", ".join(bot for bot, _size in bots)
+                raise FleetError("disk_full", f"{names} need {needed} bytes on one file system, and {free[system]} are "
+                                              "free.", "Make room on this host, or restore fewer at once.",
+                                 needed=needed, free=free[system])
+
     def apply(self, plan: Plan) -> dict[str, t.Any]:
         self.restored.run({wish.access.bot: wish for wish in self.wishes}, self._restore)
-        self.restored.check()
-        return {"restored": list(self.restored.done.values())}
+        restored = list(self.restored.done.values())
+        self.restored.check(restored=restored)
+        return {"restored": restored}
 
     def _restore(self, wish: Wish) -> dict[str, t.Any]:
         choice = self.seen.done[wish.access.bot]
         if choice.manifest is None:
-            return _restored(wish, choice.snapshot, False)
-        began = time.monotonic()
+            return self._told(wish, False)
+        began, saved = time.monotonic(), list[str]()
         staging = os.path.dirname(choice.snapshot.manifest)
         with wish.target.open(choice.manifest) as scratches:
             for scratch in scratches:
@@ -323,17 +360,27 @@ class Restores:
                 paths = [part.path for part in parts]
                 paths += [f"{staging}/{database.copy}" for part in parts for database in part.databases]
                 wish.access.repository.restore(choice.snapshot, scratch.directory, paths)
-            kept = wish.target.switch(scratches, choice.manifest, choice.snapshot.id, staging)
-        return {**_restored(wish, choice.snapshot, True), "kept": kept, "duration": round(time.monotonic() - began, 1)}
+            kept = wish.target.switch(scratches, choice.manifest, choice.snapshot.id, staging,
+                                      self._safety(wish, saved) if wish.safety else None)
+        return {**self._told(wish, True), "kept": kept, "safety": saved[0] if saved else None,
+                "duration": round(time.monotonic() - began, 1)}
+
+    def _safety(self, wish: Wish, saved: list[str]) -> Safety:
+        """Leaves the snapshot's id in saved."""
+
+        def take(staged: Staged) -> None:
+            saved.append(_back_up(wish.access, staged, self.host)["snapshot_id"])
+
+        return Safety(wish.access.subject, self.host, take)
 
     def facts(self) -> dict[str, t.Any]:
-        return {"restored": [_restored(wish, self.seen.done[wish.access.bot].snapshot, False)
-                             for wish in self.wishes if wish.access.bot in self.seen.done]}
+        return {"restored": [self._told(wish, False) for wish in self.wishes if wish.access.bot in self.seen.done]}
 
-
-def _restored(wish: Wish, snapshot: Snapshot, changed: bool) -> dict[str, t.Any]:
-    return {wish.access.store.kind: wish.access.bot, "snapshot": snapshot.id, "time": snapshot.time,
-            "host": snapshot.host, "places": wish.target.places(), "changed": changed, "kept": [], "duration": 0.0}
+    def _told(self, wish: Wish, changed: bool) -> dict[str, t.Any]:
+        snapshot = self.seen.done[wish.access.bot].snapshot
+        return {wish.access.store.kind: wish.access.bot, "snapshot": snapshot.id, "time": snapshot.time,
+                "host": snapshot.host, "places": wish.target.places(), "files": snapshot.files, "bytes": snapshot.size,
+                "changed": changed, "kept": [], "safety": None, "duration": 0.0}
 
 
 def info(accesses: t.Sequence[Access], parallel: int = 4) -> dict[str, t.Any]:
@@ -352,10 +399,10 @@ def kind_of(accesses: t.Iterable[Access]) -> str:
 def _info(access: Access) -> dict[str, t.Any]:
     access.repository.check_version()
     exists = access.bucket().has_repository(access.bot)
-    found = access.repository.snapshots() if exists else []
+    found = access.repository.listed() if exists else []
     listed = [{"id": one.id, "time": one.time, "host": one.host, "tags": list(one.tags), "bytes": one.size,
-               "files": one.files} for one in found]
-    newest = _age(found[-1].time) if found else None
+               "files": one.files, "safety": one.safety} for one in found]
+    newest = next((_age(one.time) for one in reversed(found) if not one.safety), None)
     return {access.store.kind: access.bot, "repository": access.store.url(access.bot), "exists": exists,
             "snapshots": listed, "newest_age": newest}
 

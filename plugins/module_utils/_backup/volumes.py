@@ -67,7 +67,7 @@ def answer_of(text: str) -> t.Any:
 
 def main(verb: str, arguments: str) -> None:
     verbs: dict[str, t.Callable[..., t.Any]] = {
-        "stage": stage, "write": write, "discard": discard, "prepare": prepare, "finish": finish,
+        "stage": stage, "survey": survey, "write": write, "discard": discard, "prepare": prepare, "finish": finish,
         "exchange": exchange, "settle": settle}
     answer: dict[str, t.Any]
     try:
@@ -92,6 +92,15 @@ def stage(volumes: Volumes, exclude: t.Mapping[str, t.Sequence[str]], directory:
     return {"parts": [dataclasses.asdict(part) for part in parts], "exclude": without}
 
 
+def survey(volumes: Volumes, exclude: t.Mapping[str, t.Sequence[str]], directory: str) -> dict[str, t.Any]:
+    """As stage(), where nobody writes: nothing is copied."""
+    discard(directory)
+    os.makedirs(directory, 0o700)
+    parts, without = host.plain([host.Tree(role, path, (*OWN, *exclude.get(role, ())))
+                                 for role, path in volumes.items()])
+    return {"parts": [dataclasses.asdict(part) for part in parts], "exclude": without}
+
+
 def write(path: str, text: str) -> None:
     _files.write(path, text, 0o600)
 
@@ -111,21 +120,27 @@ def _old(path: str) -> str:
     return os.path.join(_scratch(path), "old")
 
 
-def prepare(volumes: Volumes, size: int, overwrite: bool) -> None:
-    """Empty scratch directories, once there is room, and once nothing that counts would be replaced."""
+def prepare(volumes: Volumes, size: int, overwrite: bool) -> list[str]:
+    """Empty scratch directories, once there is room, and once nothing that counts would be replaced.
+
+    Returns the roles that hold data.
+    """
     for path in volumes.values():
         _undo(path)
-    occupied = [path for path in volumes.values() if _entries(path)]
+    occupied = {role: path for role, path in volumes.items() if _entries(path)}
     if occupied and not overwrite:
-        raise FleetError("target_not_empty", f"{', '.join(occupied)} holds data.", "Set overwrite: true to replace it.")
+        raise FleetError("target_not_empty", f"{', '.join(occupied.values())} holds data.",
+                         "Set overwrite: true (restore_overwrite for playbooks) to replace it.")
+    systems = {os.stat(path).st_dev: os.statvfs(path) for path in volumes.values()}
+    free = sum(facts.f_bavail * facts.f_frsize for facts in systems.values())
+    if size > free:
+        places = ", ".join(volumes.values())
+        raise FleetError("disk_full", f"The volumes at {places} need {size} bytes, {free} are free.",
+                         "Give them more with bot_volume_sizes or bot_resources.storage.", needed=size, free=free)
     for path in volumes.values():
-        facts = os.statvfs(path)
-        free = facts.f_bavail * facts.f_frsize
-        if size > free:
-            raise FleetError("disk_full", f"The volume at {path} needs {size} bytes, {free} are free.",
-                             "Give it more with bot_volume_sizes or bot_resources.storage.", needed=size, free=free)
         os.makedirs(os.path.join(path, ".clawops"), 0o700, exist_ok=True)
         os.mkdir(_scratch(path), 0o700)
+    return list(occupied)
 
 
 def finish(volumes: Volumes, bot: str, manifest: str, staging: str, owner: t.Sequence[int]) -> None:

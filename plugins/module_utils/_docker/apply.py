@@ -168,8 +168,11 @@ class Work:
         self._remove(names.helper(self.name))
 
     def _do_destroy(self, _step: Step) -> None:
-        for name in (self._container, names.old_container(self.name), names.helper(self.name)):
-            self._remove(name)
+        there = {self._container: self.parts.container, names.old_container(self.name): self.parts.old,
+                 names.helper(self.name): self.parts.helper}
+        for name, found in there.items():
+            if found:
+                self._remove(name)
 
     def _remove(self, container: str) -> None:
         with self._missing_is_fine(), self.engine.doing(f"remove the container {container}"):
@@ -189,14 +192,28 @@ class Work:
         self.engine.post("/networks/create", payload.network(self.settings.fleet, self.name))
 
     def _do_remove_network(self, _step: Step) -> None:
-        name = names.network(self.name)
         with self._missing_is_fine():
-            # What is set aside is still connected.
-            for end in ((self.engine.network(name) or {}).get("Containers") or {}).values():
-                if end.get("Name") in (self._container, names.old_container(self.name)):
-                    self.engine.api.disconnect_container_from_network(end["Name"], name, force=True)
-            with self.engine.doing(f"remove the network {name}"):
-                self.engine.api.remove_network(name)
+            try:
+                self._remove_network()
+            except FleetError as error:
+                # What is set aside, or was torn from an engine, may still be connected.
+                if error.code != "engine_refused" or not self._disconnect():
+                    raise
+                self._remove_network()
+
+    def _remove_network(self) -> None:
+        name = names.network(self.name)
+        with self.engine.doing(f"remove the network {name}"):
+            self.engine.api.remove_network(name)
+
+    def _disconnect(self) -> bool:
+        """Takes what is ours off the network; False where nothing of ours is there."""
+        name = names.network(self.name)
+        ends = ((self.engine.network(name) or {}).get("Containers") or {}).values()
+        ours = [end["Name"] for end in ends if end.get("Name") in (self._container, names.old_container(self.name))]
+        for container in ours:
+            self.engine.api.disconnect_container_from_network(container, name, force=True)
+        return bool(ours)
 
     # -- files ----------------------------------------------------------------------------------------------------
 

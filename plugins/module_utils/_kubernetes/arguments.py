@@ -11,7 +11,7 @@ from .. import _plan
 from .._bot import network, parse_all
 from .._errors import FleetError, bad_value
 from .._ports import pair_band
-from .client import Cluster, Json
+from .client import Cluster, Json, kubernetes_options
 from .manifests import Site
 from .reconcile import Fleet, Settings
 
@@ -60,6 +60,14 @@ FLEET: dict[str, Json] = {
     "wait": {"type": "bool", "default": True},
     "timeout": {"type": "int", "default": 300},
 }
+
+
+def fleet_options(fallback: t.Callable[..., t.Any]) -> Json:
+    """The argument spec of bot_fleet."""
+    return {"bots": {"type": "list", "elements": "dict", "required": True, "options": BOT},
+            "only": {"type": "list", "elements": "str"}, "prune": {"type": "bool", "default": False},
+            "hold_new": {"type": "bool", "default": False}, "max_unavailable": {"type": "int"},
+            **FLEET, **kubernetes_options(fallback)}
 
 
 class Module(_plan.Warner, t.Protocol):

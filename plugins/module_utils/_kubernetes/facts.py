@@ -8,14 +8,20 @@ from __future__ import annotations
 import typing as t
 
 from .._bot import VOLUMES
+from .._handover import Mark, mark_of, shown
 from .._ownership import FLEET, PREFIX, is_ours
 from .client import Cluster, Json
-from .manifests import PROFILE, VERSION
+from .manifests import MOVE, PROFILE, VERSION
 from .pairs import pair_of
 from .wait import ready
 
 Objects = t.Mapping[tuple[str, str, str], Json]
 KINDS = ("Deployment", "Service", "PersistentVolumeClaim", "Pod")
+
+
+def mark_at(claim: t.Mapping[str, t.Any] | None) -> Mark | None:
+    """The mark of a move, at the claim of a bot's state."""
+    return mark_of(((claim or {}).get("metadata", {}).get("annotations") or {}).get(MOVE))
 
 
 def describe(objects: Objects, bots: t.Iterable[tuple[str, str]]) -> list[dict[str, t.Any]]:
@@ -57,6 +63,7 @@ def _bot(objects: Objects, name: str, namespace: str, pod: Json | None) -> dict[
         "node": (pod or {}).get("spec", {}).get("nodeName"),
         "node_ip": status.get("hostIP"),
         "volumes": [_volume(volume, objects[claim]) for volume, claim in claims.items() if claim in objects],
+        "move": shown(mark_at(objects.get(claims["clawdbot"]))),
     }
 
 

@@ -22,6 +22,8 @@ from .client import KINDS, Json
 
 KEYS_DIGEST, CONFIG_DIGEST, VERSION = f"{PREFIX}/keys", f"{PREFIX}/config", f"{PREFIX}/version"
 PROFILE = f"{PREFIX}/profile"
+#: At the claim of the state: that the bot is being moved, or has left.
+MOVE = f"{PREFIX}/move"
 VNC_PASSWORD = "VNC_PASSWORD"  # noqa: S105 the name of a variable
 CONFIG_FILE = "openclaw.json"
 HOME = render.HOME_IN_CONTAINER

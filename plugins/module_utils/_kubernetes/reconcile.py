@@ -15,6 +15,7 @@ import typing as t
 
 from .._bot import VOLUMES, Bot
 from .._errors import FleetError, bad_value
+from .._handover import LEFT, Mark, check_free
 from .._openclaw.render import TOKEN
 from .._ownership import FLEET, PREFIX, guard, is_ours
 from .._plan import HIDDEN, Plan
@@ -22,7 +23,7 @@ from .._ports import Band
 from .._quantity import parse_bytes
 from . import compare, manifests
 from .client import Cluster, Json, subject
-from .facts import describe
+from .facts import describe, mark_at
 from .manifests import VNC_PASSWORD, Site
 from .pairs import BAND, Pairs, pair_of
 from .wait import Target, Wait, ready
@@ -145,8 +146,14 @@ class Fleet:
         return plan
 
     def _has_begun(self, bot: Bot) -> bool:
-        """Whether it runs here or has data here. Its keys alone are no bot."""
-        return any(obj["kind"] in ("Deployment", "PersistentVolumeClaim") for obj in self.seen.of_bot(bot.name))
+        """Whether it runs here or has data here. Its keys alone are no bot, nor is what it left when it moved away."""
+        kinds = {obj["kind"] for obj in self.seen.of_bot(bot.name)}
+        mark = self._mark(bot.name, self.site.namespace_of(bot.profile))
+        return "Deployment" in kinds or ("PersistentVolumeClaim" in kinds and not (mark and mark.role == LEFT))
+
+    def _mark(self, name: str, namespace: str) -> Mark | None:
+        """That it is being moved, or has left."""
+        return mark_at(self.seen.find("PersistentVolumeClaim", namespace, f"bot-{name}-clawdbot"))
 
     def _observe(self) -> None:
         namespaces = {self.site.namespace_of(bot.profile) for bot in self.bots}
@@ -159,7 +166,8 @@ class Fleet:
         """Bots of this fleet that are not in the list."""
         named = {bot.name for bot in self.bots}
         found = {_marks(obj).get(_BOT, "") for obj in self.seen.objects.values()
-                 if is_ours(_marks(obj)) and _marks(obj).get(FLEET) == self.site.fleet and not self._spared(obj)}
+                 if is_ours(_marks(obj)) and _marks(obj).get(FLEET) == self.site.fleet and not self._spared(obj)
+                 and not self._mark(_marks(obj).get(_BOT, ""), obj["metadata"]["namespace"])}
         return sorted(found - named - {""})
 
     def _check_owners(self, names: t.Iterable[str]) -> None:
@@ -238,6 +246,8 @@ class Fleet:
         found = _decoded(self.seen.find("Secret", namespace, f"bot-{bot.name}-keys"))
         running = deployment["spec"].get("replicas", 1) if deployment else None
         replicas = {"stopped": 0, "present": 1 if running is None else running}.get(bot.state, 1)
+        if replicas:
+            check_free(bot.name, self._mark(bot.name, namespace))
         want = Wanted(bot, namespace, self._keys(bot, found), pair, replicas)
         self.wanted.append(want)
         for obj in self._objects(want):

@@ -23,6 +23,7 @@ from .._errors import FleetError
 from .._process import Runner, run
 from . import definition, names, nbd, qcow2
 from .client import parse
+from .decide import check_fleet
 from .guard import Guard
 from .job import Disk, Job, disks_of
 from .mirror import SEGMENT, Mirror, check_room
@@ -75,8 +76,8 @@ class State:
 class Copier:
     """Copies the disks of one guest into its mirrors."""
 
-    def __init__(self, host: t.Any, name: str, deadline: float = 14400, runner: Runner = run) -> None:
-        self.host, self.name, self.deadline, self.runner = host, name, deadline, runner
+    def __init__(self, host: t.Any, name: str, fleet: str, deadline: float = 14400, runner: Runner = run) -> None:
+        self.host, self.name, self.fleet, self.deadline, self.runner = host, name, fleet, deadline, runner
         self.folder = names.mirror(name)
 
     def observe(self) -> dict[str, int]:
@@ -109,7 +110,9 @@ class Copier:
     def _disks(self, domain: t.Any) -> list[Disk]:
         with self.host.doing(f"describe VM {self.name}"):
             root = parse(domain.XMLDesc(0))
-        ownership.guard(f"The domain {self.name}", definition.marks_of(root), "vm", self.name)
+        marks = definition.marks_of(root)
+        ownership.guard(f"The domain {self.name}", marks, "vm", self.name)
+        check_fleet(f"The domain {self.name}", marks.get(ownership.FLEET), self.fleet)
         found = disks_of(root)
         if not found:
             raise FleetError("no_disks", f"VM {self.name} has no disk of ours.", "Bring the guest up first.")

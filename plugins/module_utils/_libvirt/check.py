@@ -19,8 +19,17 @@ _DEVICES = pathlib.Path("/sys/bus/pci/devices")
 _READ_ONLY_SHARES = 11_000_000
 
 
-def check(guest: Guest, host: Host, share_paths: t.Iterable[str], is_new: bool) -> None:
-    """Raises FleetError for the first thing that this host has not."""
+class Shared(t.NamedTuple):
+    """A directory of the host that a guest has."""
+
+    guest: str
+    path: str
+    read_only: bool
+
+
+def check(guest: Guest, host: Host, share_paths: t.Iterable[str], is_new: bool, others: t.Iterable[Shared] = ()
+          ) -> None:
+    """Raises FleetError for the first thing that this host has not. others is what any guest has of the host."""
     platform = host.platform
     if guest.machine not in platform.machines:
         known = sorted(name for name in platform.machines if "-" not in name)
@@ -34,6 +43,7 @@ def check(guest: Guest, host: Host, share_paths: t.Iterable[str], is_new: bool) 
             _check_network(str(network.network), host)
     for share in guest.shares:
         _check_share(share.path, share_paths)
+        _check_apart(Shared(guest.name, share.path, share.read_only), others)
         if share.read_only and platform.version < _READ_ONLY_SHARES:
             raise bad_value("vm_shares.read_only", True, "It takes libvirt 11.0 on the VM host.")
     for address in guest.devices:
@@ -64,3 +74,15 @@ def _check_share(path: str, allowed: t.Iterable[str]) -> None:
         raise bad_value("vm_shares.path", path, "It is below none of share_paths.")
     if not os.path.isdir(real):
         raise bad_value("vm_shares.path", path, "The VM host has no such directory.")
+
+
+def _check_apart(share: Shared, others: t.Iterable[Shared]) -> None:
+    """Whoever writes to a directory can put a link to anywhere in the place of one within it, for the next start."""
+    here = os.path.realpath(share.path)
+    for other in others:
+        there = os.path.realpath(other.path)
+        for outer, inner, around in ((there, here, other), (here, there, share)):
+            if outer != inner and os.path.commonpath([outer, inner]) == outer and not around.read_only:
+                raise bad_value("vm_shares.path", share.path,
+                                f"{around.path}, which {around.guest} may write to, lies around {inner}. "
+                                "Make the outer one read_only, or share directories beside each other.")

@@ -72,15 +72,16 @@ def guard(name: str, parts: Parts, fleet: str) -> None:
     if parts.inactive is not None:
         marks = definition.marks_of(parts.inactive)
         ownership.guard(f"The domain {name}", marks, "vm", name)
-        _check_fleet(f"The domain {name}", marks.get(ownership.FLEET), fleet)
+        check_fleet(f"The domain {name}", marks.get(ownership.FLEET), fleet)
     if parts.record:
-        _check_fleet(f"The directory {names.folder(name)}", parts.record.get("fleet"), fleet)
+        check_fleet(f"The directory {names.folder(name)}", parts.record.get("fleet"), fleet)
     elif parts.disks and parts.inactive is None:
         raise FleetError("foreign_object", f"{names.folder(name)} has disks, and no record of this collection's.",
                          "Use another name, or move them away.")
 
 
-def _check_fleet(what: str, found: str | None, fleet: str) -> None:
+def check_fleet(what: str, found: str | None, fleet: str) -> None:
+    """Two fleets may have guests of the same name, and not on the same host."""
     if found != fleet:
         raise FleetError("foreign_object", f"{what} belongs to the fleet {found}, and this is {fleet}.",
                          "Use another name.")

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
-import http.client
 import os
 import pathlib
 import shutil
 import time
 import typing as t
-import urllib.error
-import urllib.parse
 
 from .. import _files as files
+from .. import _lock
 from .._errors import FleetError, bad_value
 from .._process import Runner, run
 from . import names, qcow2
@@ -35,7 +32,6 @@ BLOCK = 1024**2
 _SETTLED = 2.0
 #: Seconds after which nobody writes the index any more.
 _WRITTEN = 600.0
-_PAUSE = 0.1
 #: What qemu-img check ends with when clusters are unused: harmless.
 _ONLY_LEAKS = 3
 
@@ -107,29 +103,9 @@ def remove(sha256: str, folder: pathlib.Path = FOLDER, folders: t.Iterable[pathl
     return True
 
 
-@contextlib.contextmanager
-def hold(key: str, shared: bool = False, timeout: float = 600.0) -> t.Iterator[None]:
+def hold(key: str, shared: bool = False, timeout: float = 600.0) -> t.ContextManager[None]:
     """The lock of one image: shared while a disk is made on it, exclusive to fetch or remove it."""
-    LOCKS.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(LOCKS / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        _wait(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, timeout)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _wait(handle: int, kind: int, timeout: float) -> None:
-    end = time.monotonic() + timeout
-    while True:
-        try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                raise FleetError("busy", f"Another run has fetched this base image for {timeout:.0f} seconds.",
-                                 "Try again when that has ended.") from None
-        time.sleep(_PAUSE)
+    return _lock.hold(LOCKS / f"{key}.lock", "A base image", shared, timeout)
 
 
 def _sweep(folder: pathlib.Path) -> None:
@@ -197,7 +173,7 @@ def _fetch(image: Image, folder: pathlib.Path, key: str, runner: Runner, limits:
         beside.chmod(0o444)
         beside.replace(_path(sha256, folder))
     except OSError as error:
-        raise FleetError("image_not_fetched", f"The base image {_shown(image)} can't be stored in {folder}: "
+        raise FleetError("image_not_fetched", f"The base image {image.shown} can't be stored in {folder}: "
                          f"{error.strerror or error}.") from None
     finally:
         beside.unlink(missing_ok=True)
@@ -222,13 +198,13 @@ def _copy(blocks: t.Iterable[bytes], beside: pathlib.Path) -> str:
 def _check_room(image: Image, folder: pathlib.Path, size: int | None) -> None:
     free = shutil.disk_usage(folder).free
     if size is not None and size > free:
-        raise FleetError("no_room", f"The base image {_shown(image)} has {size} bytes, {folder} has {free} left.",
+        raise FleetError("no_room", f"The base image {image.shown} has {size} bytes, {folder} has {free} left.",
                          "Make room there.")
 
 
 def _check_digest(image: Image, sha256: str) -> None:
     if image.sha256 and sha256 != image.sha256:
-        raise FleetError("wrong_digest", f"{_shown(image)} has the SHA-256 {sha256}, expected is {image.sha256}.",
+        raise FleetError("wrong_digest", f"{image.shown} has the SHA-256 {sha256}, expected is {image.sha256}.",
                          "Correct vm_image.sha256, or mend the file.", found=sha256, expected=image.sha256)
 
 
@@ -239,12 +215,12 @@ def _check_format(path: str, image: Image) -> int:
     except FleetError as error:
         if error.code != "no_qcow2":
             raise
-        raise bad_value("vm_image", _shown(image), "It is no qcow2 image: convert it with qemu-img convert -O qcow2."
+        raise bad_value("vm_image", image.shown, "It is no qcow2 image: convert it with qemu-img convert -O qcow2."
                         ) from None
     if header is None:
-        raise bad_value("vm_image.path", _shown(image), "There is no such file on the VM host.")
+        raise bad_value("vm_image.path", image.shown, "There is no such file on the VM host.")
     if header.backing or header.external_data:
-        raise bad_value("vm_image", _shown(image),
+        raise bad_value("vm_image", image.shown,
                         "It stands on another file: make it whole with qemu-img convert -O qcow2.")
     return header.virtual_size
 
@@ -252,13 +228,8 @@ def _check_format(path: str, image: Image) -> int:
 def _check_whole(path: str, image: Image, runner: Runner) -> None:
     done = runner(["qemu-img", "check", "-q", "-f", "qcow2", path], timeout=600)
     if done.rc not in (0, _ONLY_LEAKS):
-        raise FleetError("damaged_image", f"{_shown(image)} is cut off or damaged: {done.last_words}",
+        raise FleetError("damaged_image", f"{image.shown} is cut off or damaged: {done.last_words}",
                          "Fetch it again.")
-
-
-def _shown(image: Image) -> str:
-    """Without the query, which may carry a token."""
-    return image.path or urllib.parse.urlsplit(str(image.url))._replace(query="", fragment="").geturl()
 
 
 Blocks = t.Iterator[bytes]
@@ -278,7 +249,11 @@ def _file(path: str) -> t.Iterator[tuple[Blocks, int | None]]:
 def _download(image: Image, limits: Limits) -> t.Iterator[tuple[Blocks, int | None]]:
     """By the proxies and the certificates that this host is set up with."""
     if not str(image.url).startswith(("http://", "https://")):
-        raise bad_value("vm_image.url", _shown(image), "Give an address that begins with https:// or http://.")
+        raise bad_value("vm_image.url", image.shown, "Give an address that begins with https:// or http://.")
+    # Most runs download nothing, and these take long to import.
+    import http.client
+    import urllib.error
+
     from ansible.module_utils.urls import open_url
     try:
         with open_url(str(image.url), http_agent="clawops.fleet", timeout=limits.silence) as answer:
@@ -316,9 +291,9 @@ def _received(image: Image, answer: t.Any, size: int | None, limits: Limits) -> 
 
 
 def _too_big(image: Image, limits: Limits) -> FleetError:
-    return FleetError("image_too_big", f"The base image {_shown(image)} has more than {limits.size} bytes.")
+    return FleetError("image_too_big", f"The base image {image.shown} has more than {limits.size} bytes.")
 
 
 def _failed(image: Image, why: str) -> FleetError:
-    return FleetError("download_failed", f"The base image {_shown(image)} can't be downloaded: {why}.",
+    return FleetError("download_failed", f"The base image {image.shown} can't be downloaded: {why}.",
                       "Check the address, and the proxy and certificates of the VM host.")

@@ -53,7 +53,7 @@ def mirror(name: str) -> pathlib.Path:
 
 
 def host_key(name: str) -> pathlib.Path:
-    """The private SSH host key of the guest; the public one is beside it, with the suffix .pub."""
+    """The private SSH host key of the guest. The public one is in it."""
     return CREDENTIALS / f"vm-{name}-host-ed25519"
 
 

@@ -56,7 +56,7 @@ class Guests:
         self.images = list(dict.fromkeys(guest.image for guest in self.guests if self._is_new(guest)))
         for image in self.images:
             if images.find(image) is None:
-                plan.add(f"image {image.source}", "fetch", None, "present")
+                plan.add(f"image {image.shown}", "fetch", None, "present")
         for decision in self.decisions.values():
             plan.changes += decision.changes
         return plan
@@ -71,8 +71,17 @@ class Guests:
         parts = self.parts[guest.name]
         decision = decide(guest, parts, self.settings, self.host.platform)
         if guest.state != "absent":
-            check.check(guest, self.host, self.settings.share_paths, self._is_new(guest))
+            check.check(guest, self.host, self.settings.share_paths, self._is_new(guest), self._shared())
         return decision
+
+    def _shared(self) -> list[check.Shared]:
+        """The directories of this host that guests have, those of this call as they will be."""
+        found = [check.Shared(guest.name, share.path, share.read_only) for guest in self.guests
+                 if guest.state != "absent" for share in guest.shares]
+        for name in set(observe.recorded()) - {guest.name for guest in self.guests}:
+            spec = observe.Record(name).read().get("spec") or {}
+            found += [check.Shared(name, share["path"], share["read_only"]) for share in spec.get("shares") or ()]
+        return found
 
     def _is_new(self, guest: Guest) -> bool:
         return guest.state != "absent" and names.ROOT not in self.parts[guest.name].disks

@@ -19,8 +19,10 @@ from .._process import Runner, run
 from . import definition, disks, names, nbd
 from .backup import belongings
 from .client import Host, library, parse
+from .decide import check_fleet
 from .job import CHECKPOINT
 from .mirror import SEGMENT, Mirror, digest
+from .observe import Record
 
 _CURRENT_FOLDER, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
 _DISK = re.compile(r"[a-z][a-z0-9-]{0,19}")
@@ -33,14 +35,18 @@ def occupied(name: str) -> list[str]:
     return sorted(str(path) for path in names.folder(name).glob("*.qcow2"))
 
 
-def check_stopped(host: Host, name: str) -> None:
-    """Raises unless the guest is shut off, or not there at all."""
+def check_stopped(host: Host, name: str, fleet: str) -> None:
+    """Raises unless the guest is this fleet's and shut off, or not there at all."""
+    record = Record(name).read()
+    if record:
+        check_fleet(f"The directory {names.folder(name)}", record.get("fleet"), fleet)
     domain = host.domain(name)
     if domain is None:
         return
     with host.doing(f"describe VM {name}"):
         marks, active = definition.marks_of(parse(domain.XMLDesc(0))), domain.isActive()
     ownership.guard(f"The domain {name}", marks, "vm", name)
+    check_fleet(f"The domain {name}", marks.get(ownership.FLEET), fleet)
     if active:
         raise FleetError("vm_running", f"VM {name} is not shut off.", "Stop it first: vm_state: stopped.")
 

@@ -10,6 +10,7 @@ import ipaddress
 import pathlib
 import re
 import typing as t
+import urllib.parse
 
 from .._errors import bad_value
 from .._ownership import check_name
@@ -47,8 +48,13 @@ class Image:
 
     @property
     def source(self) -> str:
-        """The path or the URL, for messages."""
+        """The path or the URL."""
         return str(self.path or self.url)
+
+    @property
+    def shown(self) -> str:
+        """For messages: without the query, which may carry a token."""
+        return self.path or urllib.parse.urlsplit(str(self.url))._replace(query="", fragment="").geturl()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +163,8 @@ class Guest:
         values = _listed(dataclasses.asdict(self))
         for key in ("on", "state", "restart", "wait"):
             del values[key]
+        if self.image.url:
+            values["image"]["url"] = self.image.shown
         return {**values, "user_data": sorted(self.user_data)}
 
 

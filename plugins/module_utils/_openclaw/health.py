@@ -15,6 +15,8 @@ from .._errors import FleetError
 from .._process import Runner
 
 Fetch = t.Callable[[str], str]
+#: Seconds from one start to the next, of a program that fails at once.
+QUICK = 20
 
 
 def fetch(url: str) -> str:
@@ -51,22 +53,32 @@ def unit_state(run: Runner, unit: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in done.out.splitlines() if "=" in line)
 
 
-def _hopeless(state: t.Mapping[str, str], restarts_before: int) -> bool:
-    return state.get("ActiveState") == "failed" or int(state.get("NRestarts") or 0) - restarts_before >= 3
+def is_emulated(run: Runner) -> bool:
+    """Whether this machine is a guest whose processor is emulated by QEMU, without KVM."""
+    try:
+        return run(["systemd-detect-virt", "--vm"]).out.strip() == "qemu"
+    except FleetError:
+        return False
+
+
+def _hopeless(state: t.Mapping[str, str], restarts: int, seconds: float) -> bool:
+    """One that dies at once will do so again. On a slow machine the next start, with warm caches, may well succeed."""
+    return state.get("ActiveState") == "failed" or (restarts >= 3 and seconds < QUICK * restarts)
 
 
 def wait_ready(run: Runner, unit: str, port: int, timeout: float, secrets: t.Iterable[str] = (),
                get: Fetch = fetch, sleep: t.Callable[[float], None] = time.sleep,
                clock: t.Callable[[], float] = time.monotonic) -> None:
     """Returns when /readyz says so. Raises at the timeout (seconds), or at once when the unit keeps dying."""
-    end = clock() + timeout
-    restarts = int(unit_state(run, unit).get("NRestarts") or 0)
+    begun = clock()
+    before = int(unit_state(run, unit).get("NRestarts") or 0)
     while True:
         health = probe(port, get)
         if health == "ready":
             return
         state = unit_state(run, unit)
-        if clock() >= end or _hopeless(state, restarts):
+        seconds = clock() - begun
+        if seconds >= timeout or _hopeless(state, int(state.get("NRestarts") or 0) - before, seconds):
             break
         sleep(1)
     journal = run(["journalctl", "--unit", unit, "--lines", "20", "--no-pager", "--output", "cat"]).out

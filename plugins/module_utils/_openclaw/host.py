@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 import pwd
@@ -18,11 +19,12 @@ from .. import _files as files
 from .. import _ports as ports
 from .._bot import Bot
 from .._errors import FleetError
-from .._ownership import SPEC, digest, guard, labels
+from .._handover import Mark, check_free, mark_of
+from .._ownership import FLEET, SPEC, digest, guard, labels
 from .._plan import Plan
 from .._process import Runner, must
 from . import health, render
-from .places import INSTANCES, Places
+from .places import INSTANCES, MOVES, Places
 
 BAND = ports.Band(19100, 19499)
 
@@ -80,6 +82,11 @@ def instances() -> dict[str, dict[str, t.Any]]:
     return {name: record for name, record in found.items() if isinstance(record, dict)}
 
 
+def marked() -> dict[str, Mark | None]:
+    """Bots that are being moved to or from this host."""
+    return {path.stem: mark_of(files.read(path)) for path in sorted(pathlib.Path(MOVES).glob("*.json"))}
+
+
 class Host:
     """The bots of one host."""
 
@@ -90,6 +97,14 @@ class Host:
         self.restarts: set[str] = set()
 
     # -- observe -------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def emulated(self) -> bool:
+        """Whether the processor is emulated: everything takes ten times as long."""
+        return health.is_emulated(self.run)
+
+    def _patience(self, seconds: float) -> float:
+        return seconds * 10 if self.emulated else seconds
 
     def _find(self, places: Places) -> Found:
         state = health.unit_state(self.run, places.unit)
@@ -108,7 +123,11 @@ class Host:
     def _check_owner(self, places: Places, found: Found) -> None:
         if found.record is None and found.unit is None and found.compose is None:
             return
-        guard(f"{places.unit} on this host", (found.record or {}).get("labels"), "bot", places.name)
+        marks = (found.record or {}).get("labels") or {}
+        guard(f"{places.unit} on this host", marks, "bot", places.name)
+        if marks.get(FLEET) != self.settings.fleet:
+            raise FleetError("foreign_object", f"{places.unit} on this host belongs to fleet {marks.get(FLEET)}, and "
+                             f"this is {self.settings.fleet}.", "Use another name.")
 
     # -- plan ----------------------------------------------------------------------------------------------------
 
@@ -118,7 +137,8 @@ class Host:
         gone = [Places(bot.name) for bot in self.bots if bot.state == "absent"]
         if self.settings.prune:
             named = {bot.name for bot in self.bots}
-            gone += [Places(name) for name in instances() if name not in named]
+            gone += [Places(name) for name, record in instances().items() if name not in named and name not in marked()
+                     and (record.get("labels") or {}).get(FLEET) == self.settings.fleet]
         if any(bot.runtime == "container" for bot in present):
             self._check_compose(plan)
         desktop = next((bot.name for bot in present if bot.profile != "gateway"), None)
@@ -156,13 +176,16 @@ class Host:
                  or secrets.token_urlsafe(32))
         compose = passwd = None
         if bot.runtime == "container":
-            compose = render.compose(bot, places, self.settings.fleet, port, render.image_of(installation), owner)
+            compose = render.compose(bot, places, self.settings.fleet, port, render.image_of(installation), owner,
+                                     self.emulated)
             passwd = render.passwd(owner)
         return Wanted(bot, places, port, render.config(bot, port), {**bot.api_keys, render.TOKEN: token}, compose,
-                      passwd, render.unit(bot, places, installation))
+                      passwd, render.unit(bot, places, installation, self.emulated))
 
     def _plan_present(self, plan: Plan, bot: Bot, chosen: t.Mapping[str, int], held: t.Mapping[str, int]) -> None:
         places = Places(bot.name)
+        if bot.state != "stopped":
+            check_free(bot.name, mark_of(files.read(places.move)))
         try:
             user = pwd.getpwnam(places.user)
         except KeyError:
@@ -239,7 +262,8 @@ class Host:
             env = {**os.environ, **want.bot.env, **want.credentials, "HOME": folder, "OPENCLAW_STATE_DIR": folder,
                    "OPENCLAW_CONFIG_PATH": str(candidate), "PATH": f"{installation.path}:{os.environ.get('PATH', '')}"}
             program = [installation.node, f"{installation.prefix}/{render.ENTRY}"]
-            done = self.run([*program, "config", "validate", "--json"], env=env, timeout=120)
+            done = self.run([*program, "config", "validate", "--json"], env=env,
+                            timeout=self._patience(120))
         if done.rc:
             raise FleetError("bad_config", f"OpenClaw {want.bot.version} refuses bot_config of {want.bot.name}: "
                              f"{done.out.strip()[:1500] or done.last_words}", "Mend bot_config.")
@@ -299,13 +323,15 @@ class Host:
         self.run(["systemctl", "reset-failed", places.unit])
         if self.settings.purge_data:
             self._purge(pathlib.Path(places.state))
+        shutil.rmtree(f"/var/cache/{places.cache_dir}", ignore_errors=True)
         ports.release([places.container])
         for folder in (places.config_dir, places.project):
             if pathlib.Path(folder).is_dir() and not any(pathlib.Path(folder).iterdir()):
                 pathlib.Path(folder).rmdir()
         # The mark stays as long as there are data, and goes last: a removal that was cut off is taken up again.
         if self.settings.purge_data:
-            pathlib.Path(places.instance).unlink(missing_ok=True)
+            for path in (places.instance, places.move):
+                pathlib.Path(path).unlink(missing_ok=True)
 
     def _purge(self, state: pathlib.Path) -> None:
         """Empties the state directory; the directory itself is the user's home."""
@@ -321,7 +347,7 @@ class Host:
         """Waits until every bot that is to run is ready, the slowest one counts."""
         for want in self.wanted:
             if want.bot.state != "stopped":
-                health.wait_ready(self.run, want.places.unit, want.port, self.settings.timeout,
+                health.wait_ready(self.run, want.places.unit, want.port, self._patience(self.settings.timeout),
                                   want.credentials.values())
 
     def facts(self) -> dict[str, t.Any]:

@@ -10,6 +10,8 @@ import dataclasses
 from .._ownership import short_hash
 
 INSTANCES = "/var/lib/clawops/instances"
+MOVES = "/var/lib/clawops/moves"
+LOCKS = "/var/lib/clawops/locks"
 CREDENTIALS = "/etc/clawops/credentials"
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 SEED_NAME = "openclaw"
@@ -78,6 +80,11 @@ class Places:
         return f"{CREDENTIALS}/bot-{self.name}.env"
 
     @property
+    def cache_dir(self) -> str:
+        """Below /var/cache; systemd makes it for the user. Nobody misses what is in it."""
+        return f"clawops/bots/{self.name}"
+
+    @property
     def runtime_dir(self) -> str:
         """Below /run; systemd makes and removes it with the unit."""
         return f"clawops/{self.name}"
@@ -86,3 +93,13 @@ class Places:
     def instance(self) -> str:
         """The record of what was applied: ownership marker and hash of the specification."""
         return f"{INSTANCES}/{self.name}.json"
+
+    @property
+    def move(self) -> str:
+        """The mark of a bot that is being moved."""
+        return f"{MOVES}/{self.name}.json"
+
+    @property
+    def backup_lock(self) -> str:
+        """Who holds it backs the bot up, or restores it."""
+        return f"{LOCKS}/backup-{self.name}"

@@ -19,6 +19,11 @@ SECRETS_IN_CONTAINER = "/run/secrets/openclaw.env"
 HOME_IN_CONTAINER = "/home/openclaw"
 PREFIX_IN_IMAGE = "/opt/openclaw"
 ENTRY = "lib/node_modules/openclaw/openclaw.mjs"
+#: Machine code that V8 makes at run time has to be translated once more where a processor is emulated. OpenClaw gives
+#: parts of itself five seconds to start; there they take half as long without it.
+INTERPRETED = ("--no-opt", "--no-maglev", "--no-sparkplug")
+#: Where OpenClaw keeps compiled code, in its /tmp.
+COMPILED = "/tmp/node-compile-cache"  # noqa: S108 the unit has a /tmp of its own
 
 
 class Installation(t.NamedTuple):
@@ -99,7 +104,8 @@ def environment(bot: Bot, places: Places) -> dict[str, str]:
     }
 
 
-def compose(bot: Bot, places: Places, fleet: str, port: int, image: str, owner: tuple[int, int]) -> dict[str, t.Any]:
+def compose(bot: Bot, places: Places, fleet: str, port: int, image: str, owner: tuple[int, int],
+            emulated: bool = False) -> dict[str, t.Any]:
     """The Compose project of one bot; JSON is YAML, and compares without a parser."""
     uid, gid = owner
     service = {
@@ -134,6 +140,9 @@ def compose(bot: Bot, places: Places, fleet: str, port: int, image: str, owner: 
         "labels": labels(fleet, "bot", bot.name, [bot.version, port]),
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
     }
+    if emulated:
+        service |= {"entrypoint": ["node", *INTERPRETED, f"--env-file={SECRETS_IN_CONTAINER}",
+                                   f"{PREFIX_IN_IMAGE}/{ENTRY}"], "command": ["gateway", "run"]}
     bridge = {"name": places.container, "driver_opts": {"com.docker.network.bridge.name": places.bridge},
               "labels": labels(fleet, "bot", bot.name, [])}
     return {"name": places.container, "services": {"gateway": service}, "networks": {"bot": bridge}}
@@ -167,7 +176,8 @@ def _container_unit(bot: Bot, places: Places) -> dict[str, list[str]]:
     }
 
 
-def _host_unit(bot: Bot, places: Places, installation: Installation) -> dict[str, list[str]]:
+def _host_unit(bot: Bot, places: Places, installation: Installation, emulated: bool) -> dict[str, list[str]]:
+    flags = "".join(f"{flag} " for flag in INTERPRETED) if emulated else ""
     variables = [f'Environment="{key}={value.replace("{programs}", installation.path)}"'.replace("%", "%%")
                  for key, value in environment(bot, places).items()]
     return {
@@ -178,7 +188,8 @@ def _host_unit(bot: Bot, places: Places, installation: Installation) -> dict[str
             f"WorkingDirectory={places.state}",
             *variables,
             f"LoadCredential=openclaw.env:{places.credentials}",
-            f"ExecStart={installation.node} --env-file=%d/openclaw.env {installation.prefix}/{ENTRY} gateway run",
+            f"ExecStart={installation.node} {flags}--env-file=%d/openclaw.env {installation.prefix}/{ENTRY} "
+            "gateway run",
             "Restart=always",
             "RestartSec=5",
             "RestartPreventExitStatus=78",
@@ -196,6 +207,10 @@ def _host_unit(bot: Bot, places: Places, installation: Installation) -> dict[str
             f"ReadWritePaths={places.state}",
             "ProtectHome=" + ("no" if places.home.startswith("/home/") else "yes"),
             "PrivateTmp=yes",
+            # What was compiled outlives a restart.
+            f"CacheDirectory={places.cache_dir}",
+            "CacheDirectoryMode=0700",
+            f"BindPaths=/var/cache/{places.cache_dir}:{COMPILED}",
             "PrivateDevices=yes",
             "ProtectKernelTunables=yes",
             "ProtectKernelModules=yes",
@@ -213,10 +228,10 @@ def _host_unit(bot: Bot, places: Places, installation: Installation) -> dict[str
     }
 
 
-def unit(bot: Bot, places: Places, installation: Installation) -> str:
+def unit(bot: Bot, places: Places, installation: Installation, emulated: bool = False) -> str:
     """The systemd unit: drives Compose (container) or runs the gateway itself (host)."""
     sections = (_container_unit(bot, places) if bot.runtime == "container"
-                else _host_unit(bot, places, installation))
+                else _host_unit(bot, places, installation, emulated))
     sections["Unit"] = [f"Description=OpenClaw bot {bot.name} ({bot.runtime})", *sections["Unit"],
                         "StartLimitIntervalSec=300", "StartLimitBurst=10"]
     sections["Install"] = ["WantedBy=multi-user.target"]

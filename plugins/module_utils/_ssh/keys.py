@@ -30,7 +30,7 @@ def _cryptography() -> tuple[t.Any, t.Any]:
     except ImportError:
         from ansible.module_utils.basic import missing_required_lib
 
-        raise FleetError("library_missing", missing_required_lib("cryptography")) from None
+        raise FleetError("missing_library", missing_required_lib("cryptography")) from None
     return serialization, ed25519
 
 

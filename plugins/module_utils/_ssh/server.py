@@ -31,7 +31,7 @@ class Server:
         except ImportError:
             from ansible.module_utils.basic import missing_required_lib
 
-            raise FleetError("library_missing", missing_required_lib("paramiko")) from None
+            raise FleetError("missing_library", missing_required_lib("paramiko")) from None
         transport = paramiko.Transport(self.connect())
         transport.get_security_options().key_types = ("ssh-ed25519",)
         try:

@@ -28,6 +28,7 @@ import argparse
 import contextlib
 import datetime
 import fcntl
+import http.client
 import json
 import os
 import pathlib
@@ -54,6 +55,7 @@ GAUGES = {"last_success": ("last_success_timestamp_seconds", "When the newest sn
           "duration": ("duration_seconds", "How long the newest snapshot took"),
           "failed": ("failed", "Whether the last run took no snapshot of it"),
           "drill": ("drill_last_success_timestamp_seconds", "When a restore of it was last proved"),
+          "drill_failed": ("drill_failed", "Whether the last drill of it failed"),
           "age": ("age_seconds", "Age of the newest snapshot when this file was written"),
           "drill_age": ("drill_age_seconds", "Age of the last proved restore when this file was written")}
 RUNS = {"last_run": ("run_timestamp_seconds", "When the verb last ended"),
@@ -208,8 +210,8 @@ class State:
             about = self.bots.setdefault(name_of(row), {})
             if verb == "backup" and row["ok"]:
                 about.update(last_success=now, **{key: row[key] for key in ("bytes", "bytes_added", "duration")})
-            elif verb == "drill" and row["ok"]:
-                about["drill"] = now
+            elif verb == "drill":
+                about.update(drill_failed=int(not row["ok"]), **({"drill": now} if row["ok"] else {}))
         write(self.path, json.dumps({"bots": self.bots, "runs": self.runs}, indent=1) + "\n", 0o600)
 
     def metrics(self) -> str:
@@ -271,7 +273,7 @@ def tell(given: Tree, line: str, about: Tree) -> list[str]:
         if given[name]:
             try:
                 way(given, line, about)
-            except (OSError, subprocess.SubprocessError, ValueError) as error:
+            except (OSError, http.client.HTTPException, subprocess.SubprocessError, ValueError) as error:
                 missed.append(f"{name}: {type(error).__name__}")
     return missed
 

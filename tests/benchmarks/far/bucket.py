@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The few things that restic does not do in a bucket: bucket.py put KEY | purge PREFIX | drop.
+"""The few things that restic does not do in a bucket: bucket.py put KEY | get KEY | purge PREFIX | drop.
 
-`put` streams standard input into an object and prints its size. Where and with what keys stands in the environment.
+`put` streams standard input into an object and prints its size, `get` streams it out. Where and with what keys stands
+in the environment.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ import botocore.config
 NAME = os.environ["BENCH_BUCKET"]
 CLIENT = boto3.client("s3", endpoint_url=os.environ["BENCH_ENDPOINT"],
                       config=botocore.config.Config(s3={"addressing_style": "path"}))
+EIGHT_AT_A_TIME = boto3.s3.transfer.TransferConfig(max_concurrency=8, multipart_chunksize=16 << 20)
 
 
 def put(key: str) -> None:
-    eight_at_a_time = boto3.s3.transfer.TransferConfig(max_concurrency=8, multipart_chunksize=16 << 20)
-    CLIENT.upload_fileobj(sys.stdin.buffer, NAME, key, Config=eight_at_a_time)
+    CLIENT.upload_fileobj(sys.stdin.buffer, NAME, key, Config=EIGHT_AT_A_TIME)
     print(CLIENT.head_object(Bucket=NAME, Key=key)["ContentLength"])
+
+
+def get(key: str) -> None:
+    CLIENT.download_fileobj(NAME, key, sys.stdout.buffer, Config=EIGHT_AT_A_TIME)
 
 
 def purge(prefix: str) -> None:
@@ -38,5 +43,5 @@ def drop() -> None:
     CLIENT.delete_bucket(Bucket=NAME)
 
 
-verbs: dict[str, t.Callable[..., None]] = {"put": put, "purge": purge, "drop": drop}
+verbs: dict[str, t.Callable[..., None]] = {"put": put, "get": get, "purge": purge, "drop": drop}
 verbs[sys.argv[1]](*sys.argv[2:])

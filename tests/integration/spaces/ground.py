@@ -38,7 +38,7 @@ class Ground:
     def __init__(self, scratch: pathlib.Path) -> None:
         self.scratch, self.hosts = scratch, {name: Managed(name) for name in HOSTS}
         self.secret, self.token = (f"planted-{kind}-{secrets.token_hex(12)}" for kind in ("secret", "token"))
-        self.first = self.hosts[HOSTS[0]]
+        self.first, self.log = self.hosts[HOSTS[0]], scratch / "controller.jsonl"
         self.describe()
 
     def describe(self, **more: dict[str, object]) -> None:
@@ -60,13 +60,18 @@ class Ground:
 
     def play(self, book: str, *options: str, check: bool = True, **variables: object) -> str:
         """A playbook of the collection, or a file."""
-        inventories = [f"--inventory={path}.yml" for path in (HERE / "spaces", self.scratch / "hosts")]
-        argv = ["ansible-playbook", *inventories, book, *options, "--extra-vars", json.dumps(variables)]
-        env = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOST_PATTERN_MISMATCH": "error"}
+        argv = ["ansible-playbook", *self.inventories(), book, *options, "--extra-vars", json.dumps(variables)]
+        env = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_HOST_PATTERN_MISMATCH": "error",
+               "ANSIBLE_CALLBACKS_ENABLED": "clawops.fleet.audit", "CLAWOPS_AUDIT_LOG": str(self.log)}
         done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=900,
                               stdin=subprocess.DEVNULL)
         assert done.returncode == 0 or not check, done.stdout[-6000:] + done.stderr[-2000:]
         return done.stdout + done.stderr
+
+    def inventories(self, *more: str) -> list[str]:
+        """Options that name them; more are files of the scratch folder."""
+        paths = [HERE / "spaces.yml", *(self.scratch / f"{name}.yml" for name in ("hosts", *more))]
+        return [f"--inventory={path}" for path in paths]
 
     def spaces(self, *options: str, **variables: object) -> str:
         return self.play("clawops.fleet.spaces", *options, **variables)
