@@ -169,7 +169,8 @@ def store():
 @pytest.fixture
 def world(store, request):
     """Every test has a bucket of its own, and leaves no room taken."""
-    store.bucket = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)[-50:].strip("-")
+    name = request.node.name.lower()
+    store.bucket = "".join(letter if letter.isalnum() else "-" for letter in name)[-50:].strip("-")
     store.host.inside(f"rm -rf {DATA}/*")
     yield store
     with contextlib.suppress(botocore.exceptions.ClientError):

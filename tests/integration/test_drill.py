@@ -40,7 +40,8 @@ class World(Box):
         super().__init__()
         Managed.bed("up", "minio", "model", f"dockerhost:{HOST}")
         self.host, self.folder = Managed(HOST), folder
-        groups = {"docker_hosts": {HOST: {"ansible_host": net.v4(HOST)}}, "bots": {BOT: {"bot_on": HOST}}}
+        groups = {"docker_hosts": {HOST: {"ansible_host": net.v4(HOST)}}, "backup_hosts": {HOST: {}},
+                  "bots": {BOT: {"bot_on": HOST}}}
         (folder / "delta.json").write_text(json.dumps({"all": {"children": {
             group: {"hosts": members} for group, members in groups.items()}}}))
         self.env["ANSIBLE_INVENTORY"] = f"{ROOT}/inventory/local,{folder}/delta.json"
