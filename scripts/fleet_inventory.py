@@ -18,6 +18,8 @@ from plugins.module_utils._errors import FleetError
 
 OPTIONS = ("host", "port", "remote_user", "private_key_file", "ssh_args", "ssh_common_args", "ssh_extra_args",
            "ssh_executable", "host_key_checking")
+#: How ansible-inventory marks a text that is no template, such as what a host has said of itself.
+UNSAFE = "__ansible_unsafe"
 Vars = dict[str, t.Any]
 
 
@@ -55,7 +57,7 @@ class Inventory:
 
     def _rendered(self, host: str, value: t.Any) -> t.Any:
         if not isinstance(value, str) or "{" not in value:
-            return value
+            return _mapped(value, str, str)
         try:
             with self._one_at_a_time:
                 return _templar(json.dumps({**self.hostvars[host], "inventory_hostname": host}))(value)
@@ -97,23 +99,35 @@ def _templar(variables: str) -> t.Callable[[str], t.Any]:
 
     _plugins()
     # What hosts have said of themselves is no template of the operator's.
-    known = {name: value if name == "fleet_observed" else _trusted(value)
+    known = {name: _mapped(value, *((_unsafe, _unsafe) if name == "fleet_observed" else (_trusted, _unsafe)))
              for name, value in json.loads(variables).items()}
     templar = Templar(loader=DataLoader(), variables=known)
     return lambda value: templar.template(_trusted(value))
 
 
-def _trusted(value: t.Any) -> t.Any:
+def _mapped(value: t.Any, text: t.Callable[[str], t.Any], unsafe: t.Callable[[str], t.Any]) -> t.Any:
+    """All that is in it, with other texts in the place of those with and without a mark."""
+    if isinstance(value, dict):
+        return unsafe(value[UNSAFE]) if UNSAFE in value else {
+            key: _mapped(one, text, unsafe) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_mapped(one, text, unsafe) for one in value]
+    return text(value) if isinstance(value, str) else value
+
+
+def _trusted(value: str) -> str:
     """The inventory is the operator's own. Before core 2.19 every text is taken for a template."""
     try:
         from ansible.template import trust_as_template
     except ImportError:
         return value
-    if isinstance(value, dict):
-        return {key: _trusted(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_trusted(one) for one in value]
-    return trust_as_template(value) if isinstance(value, str) else value
+    return t.cast(str, trust_as_template(value))
+
+
+def _unsafe(value: str) -> str:
+    from ansible.utils.unsafe_proxy import wrap_var
+
+    return t.cast(str, wrap_var(value))
 
 
 @functools.cache

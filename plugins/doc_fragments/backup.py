@@ -243,7 +243,8 @@ ModuleDocFragment.FOLDERS = "\noptions:\n" + "".join(
     fragment[len("\noptions:\n"):] + CHOICE[1:] + r"""
       into:
         description: Folder of this host, absolute, for this one alone. It is made, and holds a directory for each role.
-          It must be empty, or be what this module made of the same snapshot.
+          It must be empty, or be what this module made of the same snapshot. A link is refused, and a folder that
+          others than root may write to or exchange.
         type: str
         required: true
       roles:

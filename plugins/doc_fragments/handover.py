@@ -19,7 +19,8 @@ options:
     required: true
   state:
     description:
-      - V(expected) marks the bot at its target, so that nobody starts it there before its data have come.
+      - V(expected) marks the bot at its target, so that nobody starts it there before its data have come. What is there
+        already must be what a move left or brought.
       - V(held) stops it at its source, so that nobody starts it there any more.
       - V(free) takes the mark away at the target, if all that is said in O(conversations) is there. Nothing is started.
       - V(arrived) compares what the bot has there with O(conversations), and changes nothing.
@@ -40,7 +41,7 @@ options:
     description: What V(held) returned at the source. Less than that is an error.
     type: dict
   purge_data:
-    description: With V(gone), delete the data.
+    description: With V(gone), delete the data; at the source also what earlier moves put aside.
     type: bool
     default: false
   timeout:

@@ -16,6 +16,8 @@ SECRETS = ("access_key", "secret_key", "password")
 PREVIOUS = ("access_key", "password")
 KEYS = (*SECRETS, "enabled", "exclude", *(f"previous_{key}" for key in PREVIOUS))
 Bots = t.Iterable[t.Mapping[str, t.Any]]
+#: How tables call what was backed up.
+_WORDS = {"bot": "", "space": "space ", "vm": "VM "}
 
 
 def _wanted(bots: Bots) -> t.Iterator[tuple[t.Mapping[str, t.Any], dict[str, t.Any], dict[str, t.Any]]]:
@@ -75,7 +77,7 @@ def extract_targets(bots: Bots, into: str, snapshot: str = "latest", time: str =
 
 def backup_rows(names: t.Iterable[str], host: str, *results: t.Mapping[str, t.Any], kind: str = "bot"
                 ) -> list[dict[str, t.Any]]:
-    """What became of each bot or space of a host, out of the results of tasks; of several reasons the first counts."""
+    """What became of each bot, space or vm of a host, by the results of tasks; of several reasons the first counts."""
     taken, why, otherwise = {}, {}, ""
     for result in results:
         failure = result.get("failure") or {}
@@ -97,7 +99,7 @@ def backup_failures(rows: t.Iterable[t.Mapping[str, t.Any]]) -> list[str]:
 
 
 def _who(row: t.Mapping[str, t.Any]) -> str:
-    return str(row["bot"]) if "bot" in row else f"space {row['space']}"
+    return next(f"{word}{row[kind]}" for kind, word in _WORDS.items() if kind in row)
 
 
 def backup_table(rows: t.Iterable[t.Mapping[str, t.Any]]) -> list[str]:

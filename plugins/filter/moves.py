@@ -51,7 +51,8 @@ def moves_planned(bots: t.Iterable[Values], found: Found, groups: t.Mapping[str,
             continue
         source = stands.get(move["source"], {})
         moves.append({**move, "source_kind": kinds["source"], "target_kind": kinds["target"],
-                      "version": source.get("version"), "since": (source.get("move") or {}).get("since")})
+                      "version": source.get("version"), "since": (source.get("move") or {}).get("since"),
+                      "replaces": _replaces(name, found.get(move["target"], ()))})
     if refused:
         raise AnsibleFilterError("Nothing was touched. " + " ".join(refused))
     return moves
@@ -59,6 +60,12 @@ def moves_planned(bots: t.Iterable[Values], found: Found, groups: t.Mapping[str,
 
 def _has_left(one: Values) -> bool:
     return _role(one) == "left" and one["state"] == "absent"
+
+
+def _replaces(name: str, answer: t.Iterable[Values] | str) -> bool:
+    """Whether what is at the target is what a move left or brought, and may be replaced."""
+    return not isinstance(answer, str) and any(one["name"] == name and _role(one) in ("arriving", "left")
+                                               for one in answer)
 
 
 def _role(one: Values | None) -> str | None:
@@ -151,7 +158,10 @@ def _noted(notes: Notes, place: str, move: Values) -> Values:
 
 
 def moves_due(moves: t.Iterable[Values], notes: Notes, step: str, place: str) -> list[dict[str, t.Any]]:
-    """The moves for which a step is to be taken at a place, by what was noted of the steps before."""
+    """The moves for which a step is to be taken at a place, by what was noted of the steps before.
+
+    purge says that this run has brought all that is at the target, so that nothing is lost with it.
+    """
     due = []
     for move in moves:
         source, target = (_noted(notes, move[end], move) for end in ("source", "target"))
@@ -169,7 +179,7 @@ def moves_due(moves: t.Iterable[Values], notes: Notes, step: str, place: str) ->
         }
         where, due_now = wanted[step]
         if where == place and due_now:
-            due.append({**move, "up": up})
+            due.append({**move, "up": up, "purge": fresh and bool(target.get("freed"))})
     return due
 
 

@@ -108,11 +108,20 @@ def check_free(name: str, mark: Mark | None) -> None:
     if mark is None:
         return
     if mark.role == LEFT:
-        raise FleetError("moving", f"The data of {name} here are what it left behind when it moved to {mark.target}.",
-                         "Bring them up to date with restore, or remove them with purge_data: true.", bot=name)
+        raise FleetError("moving", f"The data of {name} here are what its move from {mark.source} to {mark.target} "
+                         "left behind.", "Bring them up to date with restore, or remove them with purge_data: true.",
+                         bot=name)
     raise FleetError("moving", f"{name} is being moved from {mark.source} to {mark.target}, and may not be started "
                      "here before that has ended.", "Run clawops.fleet.migrate for it: it goes on, or takes the bot "
                      "back to where bot_on says.", bot=name)
+
+
+def check_target(name: str, mark: Mark | None, taken: str) -> None:
+    """Raises unless all that is here of a bot is what a move left or brought; taken says what else there is."""
+    reason = taken if mark is None else "it is being moved away" if mark.role == DEPARTING else ""
+    if reason:
+        raise FleetError("target_not_empty", f"{name} can't come here: {reason}.",
+                         "Remove it here with purge_data: true if nobody needs it, or set bot_on back.", bot=name)
 
 
 def counting(directory: str, user: str | int | None) -> list[str]:

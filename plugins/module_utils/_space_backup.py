@@ -45,8 +45,7 @@ class SpaceSource(HostSource):
     def __init__(self, engine: Engine, name: str, fleet: str, host: str, exclude: t.Sequence[str], timeout: float
                  ) -> None:
         self.engine, self.exclude = engine, tuple(exclude)
-        super().__init__(name, fleet, host, [Tree(ROLE, "/workspace")], SUBSTRATE, state=STATE, timeout=timeout,
-                         hidden=True)
+        super().__init__(name, fleet, host, [Tree(ROLE, "/workspace")], SUBSTRATE, state=STATE, timeout=timeout)
 
     def observe(self) -> dict[str, t.Any]:
         self.trees = (Tree(ROLE, volume_of(self.engine, self.bot, self.fleet), self.exclude),)

@@ -15,6 +15,8 @@ description:
     role, and files are given to the bot's user on this host.
   - The data are put together beside the target, on the same file system, checked against the manifest, and switched
     into place by renaming. Set-id bits, file capabilities and devices don't come back.
+  - That is done where nobody but root can exchange a directory on the way, and no symbolic link is followed that others
+    could have put into the way of the switch. Where no such place is on the same mount, this fails with V(target_open).
   - Nothing is written unless all bots of the list can be served.
   - A directory that holds data is not replaced unless O(bots[].overwrite) says so, and then a snapshot of it is taken
     first, see O(safety). A restore that was interrupted may be repeated without consent.

@@ -14,6 +14,10 @@ description:
   - Backs up the directories of bots on the managed host, each into its own repository.
   - SQLite databases are recognised by their content, copied by SQLite's online backup while the bot goes on writing,
     checked, and stored in place of the live files. Everything else is read where it is.
+  - As root this reads from a private view of the host that has nothing but the directories of that bot, its staging
+    directory, restic's cache and what every program needs. A link that somebody puts into a bot's directory meanwhile
+    leads to nothing of the host or of another bot. Where root may not mount (C(CAP_SYS_ADMIN)), or where the way to a
+    directory has a symbolic link that others than root could have put there, the bot fails with V(not_confined).
   - The failure of one bot does not stop the others; the task then fails with the list of what became of each.
   - A snapshot that lacks a file that could not be read does not count, and is removed again.
   - Snapshots are never removed by this module.

@@ -14,7 +14,7 @@ description:
   - Holds a bot of a Docker host or guest while it moves to or from there, takes it back, or lets it go.
     The playbook C(clawops.fleet.migrate) uses it.
   - A bot that is marked here is not started by M(clawops.fleet.bot_service). Without O(purge_data), data that stay
-    behind are put aside as C({path}.moved), in place of what an earlier move put there.
+    behind are put aside as C({path}.moved-{time}).
 extends_documentation_fragment:
   - clawops.fleet.attributes
   - clawops.fleet.handover

@@ -15,6 +15,8 @@ description:
     must not run; files are given to whom its volume belongs.
   - The data are put together beside the volume, checked against the manifest, and switched into place by renaming.
     Set-id bits, file capabilities and devices don't come back.
+  - That is done where nobody but root can exchange a directory on the way, and no symbolic link is followed that others
+    could have put into the way of the switch. Where no such place is on the same mount, this fails with V(target_open).
   - A volume that holds data is not replaced unless O(spaces[].overwrite) says so, and then a snapshot of it is taken
     first, see O(safety). A restore that was interrupted may be repeated without consent.
 extends_documentation_fragment:

@@ -15,6 +15,8 @@ description:
     Until a space has its snapshot nobody changes it or puts it to sleep.
   - SQLite databases are copied by SQLite's online backup, as their owner, and stored in place of the live files.
     Everything else is read where it is.
+  - Volumes are read from a private view of the host, as M(clawops.fleet.backup_snapshot) says. Root needs the
+    right to mount (C(CAP_SYS_ADMIN)); without it the space fails with V(not_confined).
   - A space that works on a directory of the host has no volume, and that directory is not backed up.
   - The failure of one space does not stop the others; the task then fails with the list of what became of each.
 extends_documentation_fragment:

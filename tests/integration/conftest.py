@@ -10,11 +10,27 @@ import pathlib
 import re
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def _collections() -> pathlib.Path:
+    """Where the collection stands at the path that Ansible's tools, and imports in tests, demand."""
+    if ROOT.parts[-3:] == ("ansible_collections", "clawops", "fleet"):
+        return ROOT.parents[2]
+    tree = pathlib.Path(tempfile.mkdtemp(prefix="clawops-integration-"))
+    (tree / "ansible_collections/clawops").mkdir(parents=True)
+    (tree / "ansible_collections/clawops/fleet").symlink_to(ROOT)
+    return tree
+
+
+COLLECTIONS = _collections()
+sys.path.insert(0, str(COLLECTIONS))
 
 
 class Box:

@@ -10,17 +10,17 @@ import hashlib
 import itertools
 import json
 import os
-import pathlib
 import re
 import shlex
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 
+from ansible_collections.clawops.fleet.plugins.module_utils._kubernetes.client import Cluster
+from conftest import COLLECTIONS, ROOT
+
 PLANTED = "planted-c1uster-9f3a"
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 NODE = "clawops-bed-kubernetes"
 REGISTRY = "127.0.0.1:5000"
 # Answers on the ports of a bot, is ready when its gateway's port answers, and ends when it is told to.
@@ -35,20 +35,6 @@ echo the key is $ANTHROPIC_API_KEY; [ -z \\"$CRASH\\" ] || exit 1; while :; do s
 """
 # Nodes keep what they have pulled, so that a tag may never change its meaning.
 IMAGE = f"{REGISTRY}/clawops-test/stand-in:{hashlib.sha256(RECIPE.encode()).hexdigest()[:12]}"
-
-
-def _collections() -> pathlib.Path:
-    if ROOT.parts[-3:] == ("ansible_collections", "clawops", "fleet"):
-        return ROOT.parents[2]
-    tree = pathlib.Path(tempfile.mkdtemp(prefix="clawops-integration-"))
-    (tree / "ansible_collections/clawops").mkdir(parents=True)
-    (tree / "ansible_collections/clawops/fleet").symlink_to(ROOT)
-    return tree
-
-
-COLLECTIONS = _collections()
-sys.path.insert(0, str(COLLECTIONS))
-from ansible_collections.clawops.fleet.plugins.module_utils._kubernetes.client import Cluster
 
 
 def on_node(*argv: str) -> str:

@@ -21,6 +21,15 @@ DATA = "/var/lib/clawops/test-fidelity"
 TREE = f"{PLACE}/tree.py"
 #: Users that every Debian has: whose bot it is, and to whom it moves.
 OWNER, OTHER = "games", "news"
+PLANTED = "planted-in-another-bot"
+#: Exchanges a directory for a link, and back, until it is stopped.
+SWAP = """
+import ctypes, time
+libc = ctypes.CDLL(None)
+while True:
+    libc.renameat2(-100, b"here", -100, b"link", 2)
+    time.sleep(0.0005)
+"""
 VOLUME, RECORDS = "clawdspace-vol-test-fidelity", "/var/lib/clawops/spaces/.backup/restored"
 
 
@@ -114,6 +123,37 @@ def test_another_user_takes_the_place_of_the_owner_and_no_rights_come_along(worl
     for name, entry in found.items():
         assert entry["uid"] == (0 if before[name]["uid"] == 0 else ids[OTHER]), name
     assert found["tool"]["mode"] & 0o7777 == 0o755
+
+
+def test_links_that_come_and_go_lead_to_nothing_of_another_bot(world):
+    fill = "import sqlite3, sys\nbase = sqlite3.connect('a.sqlite')\nbase.execute('create table t(a)')\n" \
+           "base.execute('insert into t values(?)', sys.argv[1:])\nbase.commit()\n" \
+           "for one in range(300):\n    open(f'file-{one}', 'w').write(sys.argv[1])"
+    state, other = f"{DATA}/swapped", f"{DATA}/other"
+    world.host.inside(f"mkdir -p {state}/here {other} && chmod 700 {other}\n"
+                      f"for at in '{state}/here words' '{other} {PLANTED}'; do set -- $at; cd $1\n"
+                      f"python3 - $2 <<'END'\n{fill}\nEND\ndone\n"
+                      f"ln -s {other} {state}/link && chown {OWNER}: {state} && cat >{DATA}/swap.py", SWAP.encode())
+    job = {"state_dir": f"{DATA}/lib", "bots": [{"name": "swapped", "paths": [{"role": "state", "path": state}]}]}
+    world.module("backup_repository", bots=[{"name": "swapped"}])
+    world.host.inside(f"systemd-run --quiet --unit=test-swap --uid={OWNER} --working-directory={state} "
+                      f"python3 {DATA}/swap.py")
+    try:
+        results = [world.host.start("backup_snapshot", {**world.common, **job}) for _run in range(4)]
+    finally:
+        world.host.inside("systemctl stop test-swap")
+    assert {result["failure"]["code"] for result in results if result.get("failed")} <= {
+        "incomplete", "database_unreadable"}
+    # In peace the same directories can be backed up.
+    world.host.inside(f"cd {state} && if test -L here; then mv -T here aside && mv -T link here && mv aside link; fi")
+    world.module("backup_snapshot", **job)
+    kept = world.module("backup_info", bots=[{"name": "swapped"}])["bots"][0]["snapshots"]
+    for one in kept:
+        into = f"{DATA}/look/{one['id'][:8]}"
+        world.module("backup_extract", bots=[{"name": "swapped", "snapshot": one["id"], "into": into}])
+        found = world.host.inside(f"grep -rl {PLANTED} {into} || true")
+        assert not found, found
+    assert kept and world.host.inside(f"find {into} -name a.sqlite")
 
 
 @pytest.mark.full

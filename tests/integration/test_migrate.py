@@ -146,6 +146,9 @@ def test_a_conversation_goes_along(world):
 
     told = []
     for on in ("harbor", PROCESSES, CONTAINERS):
+        if on == PROCESSES:
+            world.place(CONTAINERS)
+            assert "the data are on harbor" in world.play("machines", machines_kind="docker_hosts", fails=True)
         world.place(on)
         if on == PROCESSES:
             said = world.play("machines", fleet_target=on, fails=True)
@@ -158,7 +161,7 @@ def test_a_conversation_goes_along(world):
     assert f"on {CONTAINERS} already" in world.migrate()
     print(*told, sep="\n")
     aside = f"/var/lib/clawops/bots/{BOT}.moved"
-    assert world.hosts[PROCESSES].inside(f"ls {aside}").strip()
+    assert world.hosts[PROCESSES].inside(f"ls -d {aside}-*").strip()
     assert world.hosts[CONTAINERS].inside("ls -A /var/lib/clawops/moves; ls /var/lib/clawops/instances").strip() == (
         f"{BOT}.json")
     world.play("machines", machines_kind="docker_hosts")

@@ -281,6 +281,16 @@ def test_bots_of_clusters_are_entered_by_the_api_or_by_ssh(fleet: t.Any, monkeyp
     assert "ProxyCommand=a b" in argv and "IdentityFile=/tmp/desk" in argv and "User=openclaw" in argv
 
 
+def test_what_a_host_said_is_a_value_and_no_template(fleet: t.Any) -> None:
+    said = {"__ansible_unsafe": "{{ 6 * 7 }}"}
+    made = fleet.Inventory({"_meta": {"hostvars": {"attic": {
+        "fleet_observed": {"image": said, "tags": [said]}, "told": said, "own": "{{ 6 * 7 }}",
+        "shown": "{{ fleet_observed.image }} {{ told }}"}}}})
+    assert made.get("attic", "told") == "{{ 6 * 7 }}" and str(made.get("attic", "own")) == "42"
+    assert made.get("attic", "fleet_observed") == {"image": "{{ 6 * 7 }}", "tags": ["{{ 6 * 7 }}"]}
+    assert made.get("attic", "shown") == "{{ 6 * 7 }} {{ 6 * 7 }}"
+
+
 class Socket:
     """The far end of a command in a pod: what it says is given, what it hears is kept."""
 

@@ -92,6 +92,7 @@ class ActionModule(ActionBase):
             one["runs"] = one["runs"] or bool(one["move"] and one["move"]["ran"])
             one["move"] = None
         elif args["state"] == "gone":
+            self.world["kept"] += [] if args["purge_data"] else [one["said"]]
             del here[bot]
         return {{"move": one["move"], "conversations": {{"sessions": 1, "records": 2}}}}
 
@@ -105,12 +106,14 @@ class ActionModule(ActionBase):
     def backup_restore(self, here, bot, args, place):
         assert not here[bot]["runs"] and here[bot]["move"]["role"] == "arriving"
         if not self._task.check_mode:
-            assert args["snapshot"] == "s1"
+            assert args["snapshot"] == "s1" and args["safety"]
+            if here[bot]["said"] and not args["overwrite"]:
+                return {{"failed": True, "msg": "it holds data"}}
             here[bot]["said"] = self.world["bucket"][bot]
         return {{"restored": [{{"bot": bot}}]}}
 
     def bot_service(self, here, bot, args, place):
-        one = here.setdefault(bot, {{"runs": False, "move": None, "said": None}})
+        one = here.setdefault(bot, {{"runs": False, "move": None, "said": self.world["volume"]}})
         if args["run"] != "stopped":
             assert one["move"] is None and one["said"]
             one["runs"] = True
@@ -127,7 +130,11 @@ ROLES = {
   register: backup_result
 """,
     "restore": """
-- clawops.fleet.backup_restore: {bot: "{{ restore_bots[0].name }}", snapshot: "{{ restore_snapshot }}"}
+- clawops.fleet.backup_restore:
+    bot: "{{ restore_bots[0].name }}"
+    snapshot: "{{ restore_snapshot }}"
+    overwrite: "{{ restore_overwrite }}"
+    safety: "{{ restore_safety }}"
   register: restore_result
 """,
     "openclaw": """
@@ -164,7 +171,7 @@ class World:
             (fleet / f"plugins/action/{name}.py").write_text(PLAYED.format(release=RELEASE))
         (folder / "hosts.yml").write_text(HOSTS)
         bots = {name: {"runs": True, "move": None, "said": "words"} for name in ("alpha", "bravo")}
-        self.write({"places": {"alder": bots}, "bucket": {}, "log": [], "trouble": {}})
+        self.write({"places": {"alder": bots}, "bucket": {}, "log": [], "trouble": {}, "kept": [], "volume": None})
 
     def write(self, world: dict[str, t.Any]) -> None:
         self.file.write_text(json.dumps(world))
@@ -230,6 +237,22 @@ def test_one_that_fails_is_back_and_the_others_go(world, step):
     assert code != 0 and "what is the matter" in said
     assert world.running() == {"alpha": ["alder"], "bravo": ["harbor"]}, said
     assert world.now["places"]["alder"]["alpha"]["move"] is None and "alpha" not in world.now["places"]["harbor"]
+
+
+def test_data_that_no_move_brought_are_neither_replaced_nor_deleted(world):
+    world.write({**world.now, "volume": "somebody's"})
+    code, _log, said = world.migrate("harbor")
+    assert code != 0 and "it holds data" in said and "rolled back" in said, said
+    assert world.now["kept"] == ["somebody's"] and world.running()["alpha"] == ["alder"]
+
+
+def test_what_an_earlier_move_left_is_replaced_and_goes_where_the_bot_does_not_start(world):
+    move = {"role": "arriving", "source": "alder", "target": "harbor", "since": 5.0, "ran": True}
+    world.write({**world.now, "places": {**world.now["places"], "harbor": {
+        "alpha": {"runs": False, "move": move, "said": "older words"}}}})
+    code, _log, said = world.migrate("harbor", trouble={"arrived alpha harbor": "what is the matter"})
+    assert code != 0 and world.now["kept"] == [] and world.running()["alpha"] == ["alder"], said
+    assert world.migrate("harbor")[0] == 0 and world.running()["alpha"] == ["harbor"]
 
 
 def test_one_whose_target_dies_stays_down_if_it_may_run_there(world):

@@ -88,6 +88,25 @@ def test_what_can_not_be_moved_is_refused_before_anything(on, found, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(("found", "replaced"), [
+    ({}, False), ({"harbor": stands(mark("arriving"), "stopped")}, True),
+    ({"harbor": stands(mark("left", "harbor"), "absent")}, True)])
+def test_only_what_a_move_left_or_brought_is_replaced(found, replaced):
+    (move,) = plan("harbor", alder=stands(), **found)
+    assert move["replaces"] is replaced
+    with pytest.raises(AnsibleFilterError, match=r"alder and harbor.*purge_data"):
+        plan("harbor", alder=stands(), harbor=stands(state="absent"))
+
+
+@pytest.mark.parametrize(("stage", "note", "purged"), [
+    ("move", {}, False), ("move", {"prepared": True}, False), ("move", {"prepared": True, "freed": True}, True),
+    ("arrived", {"freed": True}, False), ("back", {}, False)])
+def test_only_what_this_run_has_brought_is_deleted_at_the_target(stage, note, purged):
+    (move,) = plan("harbor", alder=stands())
+    (due,) = filters.moves_due([{**move, "stage": stage}], {"harbor": {"alpha": note}}, "clear", "harbor")
+    assert due["purge"] is purged
+
+
 def test_who_does_not_answer_is_waited_for_unless_lost():
     with pytest.raises(AnsibleFilterError, match="harbor does not answer: no route"):
         plan("harbor", silent=["harbor"], alder=stands())
@@ -359,15 +378,43 @@ def test_a_machine_lets_a_bot_go_and_keeps_its_data_aside(machine):
     end(machine, "held")
     end(machine, "gone")
     spot = Rooted("alpha")
-    assert pathlib.Path(f"{spot.state}.moved/agents/main/sessions/1.jsonl").read_text() == "said\n"
+    aside = pathlib.Path(f"{spot.state}.moved-19700101T000007Z")
+    assert (aside / "agents/main/sessions/1.jsonl").read_text() == "said\n"
     assert not any(pathlib.Path(path).exists() for path in (spot.state, spot.instance, spot.move, spot.unit_file))
     machine.loaded = False
     assert host_end.describe(machine, "home", ["alpha"]) == [] and not end(machine, "gone")[0].changed
 
 
+def test_a_machine_keeps_what_was_put_aside_before(machine):
+    older = pathlib.Path(f"{Rooted('alpha').state}.moved-19700101T000001Z/old")
+    older.mkdir(parents=True)
+    end(machine, "held")
+    end(machine, "gone")
+    assert older.exists() and older.parent.with_name("alpha.moved-19700101T000007Z").is_dir()
+
+
+@pytest.mark.parametrize("purge", [True, False])
+def test_a_machine_leaves_data_alone_that_have_no_record(machine, purge):
+    spot = Rooted("alpha")
+    pathlib.Path(spot.instance).unlink()
+    machine.loaded = machine.active = machine.enabled = False
+    with pytest.raises(FleetError, match="alpha on this host exists and is not managed"):
+        end(machine, "gone", purge_data=purge)
+    assert pathlib.Path(f"{spot.state}/agents/main/sessions/1.jsonl").exists()
+
+
+def test_a_machine_expects_nobody_where_data_are_that_no_move_brought(machine):
+    with pytest.raises(FleetError, match="holds data that no move brought") as caught:
+        end(machine, "expected")
+    assert "purge_data: true" in caught.value.hint and not pathlib.Path(Rooted("alpha").move).exists()
+    end(machine, "held")
+    with pytest.raises(FleetError, match="is being moved away"):
+        end(machine, "expected", "birch", "alder")
+
+
 def test_a_machine_purges_where_it_is_told_to(machine):
     spot = Rooted("alpha")
-    aside = pathlib.Path(f"{spot.state}.moved")
+    aside = pathlib.Path(f"{spot.state}.moved-19700101T000001Z")
     aside.mkdir()
     end(machine, "held")
     end(machine, "gone", purge_data=True)
@@ -375,9 +422,12 @@ def test_a_machine_purges_where_it_is_told_to(machine):
 
 
 def test_a_machine_is_a_target(machine):
+    state = pathlib.Path(Rooted("alpha").state)
     pathlib.Path(Rooted("alpha").instance).unlink()
     machine.loaded = machine.active = machine.enabled = False
+    brought = state.rename(state.with_name("brought"))
     assert end(machine, "expected")[1]["move"]["role"] == "arriving"
+    brought.rename(state)
     assert not end(machine, "expected")[0].changed
     with pytest.raises(FleetError, match="4 records where there were 5"):
         end(machine, "free", conversations={"sessions": 2, "records": 5})
@@ -476,7 +526,7 @@ def test_a_cluster_lets_a_bot_go_and_its_volumes_are_marked(cluster):
     assert (left["state"], left["move"]["role"], left["move"]["target"]) == ("absent", "left", "alder")
     assert not pod(cluster, "gone")[0].changed
     assert fleet(cluster, hold_new=True)["held"] == ["alpha"]
-    with pytest.raises(FleetError, match="left behind when it moved to alder"):
+    with pytest.raises(FleetError, match="move from harbor to alder left behind"):
         fleet(cluster)
     fleet(cluster, "stopped")
     assert pod(cluster, "expected", "alder", "harbor")[1]["move"]["role"] == "arriving"
@@ -495,3 +545,22 @@ def test_a_cluster_purges_where_it_is_told_to(cluster):
 def test_a_cluster_expects_only_what_is_there(cluster):
     with pytest.raises(FleetError, match="has no Deployment"):
         pod(cluster, "expected")
+    fleet(cluster)
+    with pytest.raises(FleetError, match=r"alpha can't come here: it runs\."):
+        pod(cluster, "expected", "alder", "harbor")
+    fleet(cluster, "stopped")
+    pod(cluster, "held")
+    with pytest.raises(FleetError, match="is being moved away"):
+        pod(cluster, "expected", "alder", "harbor")
+    assert seen(cluster)[0]["move"]["role"] == "departing"
+
+
+def test_a_cluster_touches_no_bot_of_others(cluster):
+    fleet(cluster)
+    for obj in cluster.objects.values():
+        obj["metadata"].get("labels", {}).update({"clawops.fleet/fleet": "other"})
+    before = json.dumps(list(cluster.objects.values()))
+    for state in handover.STATES:
+        with pytest.raises(FleetError, match="fleet other"):
+            pod(cluster, state)
+    assert json.dumps(list(cluster.objects.values())) == before

@@ -166,13 +166,10 @@ def test_databases_are_copied_for_owners_that_have_no_way_to_them(tmp_path):
         os.chown(closed / path, 4321, 4321)
     closed.chmod(0o700)
     staging.chmod(0o711)
-    for above in (tmp_path, *list(tmp_path.parents)[:-2]):
-        above.chmod(above.stat().st_mode | 0o011)
     found = sqlite.find(str(closed / "volume"))
     copies = sqlite.copy(found, str(staging), 60, [str(closed / "volume")])
     assert list(copies) == [str(closed / "volume/m.sqlite")]
     assert sqlite3.connect(staging / "sqlite/4321/0").execute("select count(*) from t").fetchone() == (0,)
-    assert os.listdir(staging / "view-0") == []
 
 
 # Filters

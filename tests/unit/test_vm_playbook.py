@@ -25,7 +25,7 @@ all:
     ansible_connection: local
     ansible_become: false
     ansible_python_interpreter: /usr/bin/python3
-    ansible_remote_tmp: "{{ inventory_dir }}/tmp"
+    ansible_remote_tmp: "{{ lookup('env', 'HOME') }}/tmp"
     records: "{{ inventory_dir }}/records/{{ inventory_hostname }}"
     vm_image: {path: /srv/image.qcow2}
   children:

@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # Private to clawops.fleet: no promise is made about names or signatures in this file.
-"""Copies live SQLite databases; runs as a program of its own, as the user who owns them.
+"""Copies live SQLite databases; part of a program that runs as the user who owns them.
 
-So root opens no file of a bot's by name, and whatever SQLite has to create beside a database belongs to its owner.
-Standard input: JSON [uid, gid, [[source, target], ...]]. Standard output: a JSON list of errors, "" for success.
+So whatever SQLite has to create beside a database belongs to its owner.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
-import sys
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor  # by name: a later import may be forbidden
 
@@ -79,9 +76,3 @@ def become(uid: int, gid: int) -> None:
         os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
-
-
-if __name__ == "__main__":
-    owner, group, jobs = json.load(sys.stdin)
-    become(owner, group)
-    json.dump(copy_all(jobs), sys.stdout)

@@ -11,8 +11,8 @@ import os
 import typing as t
 
 from .._errors import bad_value
-from . import verbs
-from .host import HostTarget, Place
+from . import jail, verbs
+from .host import HostTarget, Place, existing
 from .model import ROLES, Manifest, Restored, Scratch, is_plain_absolute
 
 #: Below the folder: what this module remembers of it.
@@ -45,7 +45,16 @@ class ScratchTarget(HostTarget):
     def _of(self, roles: t.Iterable[str]) -> tuple[Place, ...]:
         return tuple(Owned(role, os.path.join(self.into, role), self.owner, self.group) for role in roles)
 
+    def _check_folder(self) -> None:
+        """Who can write there, or exchange it, would lead root wherever he likes, or say what it holds."""
+        there = os.path.lexists(self.into)
+        if os.path.islink(self.into) or not jail.is_roots(existing(self.into)) or (
+                there and os.stat(self.into).st_mode & 0o022):
+            raise bad_value("into", self.into, "Give a folder of root's that nobody else may write to or exchange, "
+                                               "or one that is not there yet.")
+
     def record(self) -> Restored | None:
+        self._check_folder()
         return super().record() if os.path.isdir(self.into) else None
 
     def holds(self, snapshot: str) -> bool:
@@ -71,6 +80,7 @@ class ScratchTarget(HostTarget):
         os.makedirs(os.path.dirname(self.into), 0o755, exist_ok=True)
         if not os.path.lexists(self.into):
             os.mkdir(self.into, 0o700)
+        self._check_folder()
         with super().open(manifest) as scratches:
             yield scratches
 

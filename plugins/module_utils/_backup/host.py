@@ -12,6 +12,7 @@ import datetime
 import errno
 import fcntl
 import grp
+import inspect
 import os
 import pwd
 import re
@@ -19,6 +20,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import threading
 import typing as t
 import uuid
@@ -26,7 +28,7 @@ import uuid
 from .. import _files
 from .._errors import FleetError, bad_value
 from .._process import Finished
-from . import copier, sqlite
+from . import copier, jail, sqlite
 from .model import (
     MANIFEST,
     Database,
@@ -50,8 +52,12 @@ REGENERABLE = {"state": ("cache", "tmp", "browser/**/Cache", "browser/**/Code Ca
 class HostRunner:
     """Runs a program on this host. It inherits the bot's lock, so that an orphaned restic still holds it."""
 
-    def __init__(self) -> None:
-        self.inherited: tuple[int, ...] = ()
+    def __init__(self, inherited: tuple[int, ...] = (), shown: tuple[str, ...] = ()) -> None:
+        self.inherited, self.shown = inherited, shown
+
+    def within(self, paths: t.Sequence[str]) -> HostRunner:
+        """One whose programs see of this host these paths alone, besides what every program needs."""
+        return HostRunner(self.inherited, tuple(os.path.normpath(os.path.join("/", path)) for path in paths))
 
     def run(self, argv: t.Sequence[str], env: t.Mapping[str, str], timeout: float) -> Finished:
         with self._start(argv, env, self.inherited) as child:
@@ -70,7 +76,7 @@ class HostRunner:
                 opened.callback(os.close, end)
             given, sealed = (opened.enter_context(open(end, "wb", buffering=0)) for end in (writing, sealing))
             sealed.write(seal[0])
-            places = {"{input}": f"/dev/fd/{reading}", "{seal}": f"/dev/fd/{looking}"}
+            places = {"{input}": f"/proc/self/fd/{reading}", "{seal}": f"/proc/self/fd/{looking}"}
             words = [re.sub(r"\{(input|seal)\}$", lambda found: places[found[0]], word) for word in argv]
             with self._start(words, env, (*self.inherited, reading, looking)) as child:
                 try:
@@ -84,11 +90,16 @@ class HostRunner:
                 threading.Thread(target=_pour, args=((given, text), (sealed, seal[1])), daemon=True).start()
                 return _result(child, argv, timeout)
 
-    @staticmethod
-    def _start(argv: t.Sequence[str], env: t.Mapping[str, str], inherited: t.Sequence[int]) -> subprocess.Popen[str]:
-        return subprocess.Popen(argv, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, pass_fds=inherited, cwd="/", text=True,
-                                errors="surrogateescape")
+    def _start(self, argv: t.Sequence[str], env: t.Mapping[str, str], inherited: t.Sequence[int]
+               ) -> subprocess.Popen[str]:
+        return subprocess.Popen(self._jailed(argv, env) if self.shown else argv, env=dict(env),
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                pass_fds=inherited, cwd="/", text=True, errors="surrogateescape")
+
+    def _jailed(self, argv: t.Sequence[str], env: t.Mapping[str, str]) -> list[str]:
+        program = os.path.realpath(shutil.which(argv[0], path=env.get("PATH")) or argv[0])
+        shown = *self.shown, program
+        return [sys.executable, "-I", "-S", "-c", inspect.getsource(jail), str(len(shown)), *shown, program, *argv[1:]]
 
 
 def _pour(*all_of_it: tuple[t.BinaryIO, bytes]) -> None:
@@ -190,11 +201,10 @@ class HostSource:
     """A bot's directories on this host, made consistent while the bot runs."""
 
     def __init__(self, bot: str, fleet: str, host: str, trees: t.Sequence[Tree], substrate: str = "docker",
-                 version: str = "", state: str = STATE, timeout: float = 14400, hidden: bool = False) -> None:
+                 version: str = "", state: str = STATE, timeout: float = 14400) -> None:
         check_paths(bot, [tree.path for tree in trees], [tree.role for tree in trees])
         self.bot, self.fleet, self.host, self.trees = bot, fleet, host, tuple(trees)
         self.substrate, self.version, self.state, self.timeout = substrate, version, state, timeout
-        self.hidden = hidden
         self.runner = HostRunner()
         self.staging = os.path.join(state, "staging", bot)
 
@@ -217,11 +227,11 @@ class HostSource:
             os.chmod(directory, 0o711)  # noqa: S103
         staged = Staged(manifest=noted(self.fleet, self.bot, self.host, self.substrate, self.version, ()),
                         directory=self.staging, paths=tuple(tree.path for tree in self.trees), exclude=(),
-                        unconfirmed=unconfirmed)
+                        unconfirmed=unconfirmed, confined=_as_root())
         self._write(staged)
 
         def fill() -> t.Sequence[str]:
-            parts, exclude = copied(self.trees, self.staging, self.timeout, self.hidden)
+            parts, exclude = copied(self.trees, self.staging, self.timeout, staged.confined)
             os.chmod(self.staging, 0o700)
             staged.manifest = dataclasses.replace(staged.manifest, parts=parts)
             self._write(staged)
@@ -240,15 +250,20 @@ def noted(fleet: str, bot: str, host: str, substrate: str, version: str, parts: 
                     created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), parts=parts)
 
 
-def copied(trees: t.Sequence[Tree], directory: str, timeout: float, hidden: bool = False
+def _as_root() -> bool:
+    """Whoever else reads directories of others gets where he may go anyway, and no further."""
+    return os.geteuid() == 0
+
+
+def copied(trees: t.Sequence[Tree], directory: str, timeout: float, confined: bool = False
            ) -> tuple[tuple[Part, ...], tuple[str, ...]]:
     """Copies the databases of trees into a directory. Returns the manifest's parts, and what restic has to leave out.
 
-    hidden says that nobody but root gets through what is above the trees.
+    confined says that there is more on this host than whoever can write to the trees may get to see.
     """
     found = {tree.role: sqlite.find(tree.path, tree.exclude) for tree in trees}
     databases = [database for role in found for database in found[role]]
-    copies = sqlite.copy(databases, directory, timeout, [tree.path for tree in trees] if hidden else ())
+    copies = sqlite.copy(databases, directory, timeout, [tree.path for tree in trees] if confined else ())
     exclude = [pattern(database.path + ending) for database in databases for ending in sqlite.COMPANIONS]
     exclude += [f"{pattern(tree.path)}/{one}" for tree in trees for one in tree.exclude]
 
@@ -281,6 +296,16 @@ def _owner(uid: int, gid: int) -> Owner:
     with contextlib.suppress(KeyError):
         group = grp.getgrgid(gid).gr_name
     return Owner(user, uid, group, gid)
+
+
+@contextlib.contextmanager
+def _held(path: str, make: bool = False) -> t.Iterator[str]:
+    """A name of what is at a path, for this process, that leads nowhere else when others move the directories above."""
+    handle = jail.handle(os.path.dirname(path), make)
+    try:
+        yield f"/proc/self/fd/{handle}/{os.path.basename(path)}"
+    finally:
+        os.close(handle)
 
 
 def _sync_directory(path: str) -> None:
@@ -352,7 +377,7 @@ class HostTarget:
 
     def room(self) -> dict[str, int]:
         """The free bytes of each file system that data come to."""
-        return {str(os.stat(path).st_dev): _free(path) for path in map(_existing, self.places().values())}
+        return {str(os.stat(path).st_dev): _free(path) for path in map(existing, self.places().values())}
 
     def check(self, manifest: Manifest, size: int) -> None:
         """Everything that can be known before the first write."""
@@ -393,7 +418,8 @@ class HostTarget:
         mounts = _mounts()
         groups: dict[str, list[Place]] = {}
         for place in self._places:
-            os.makedirs(os.path.dirname(place.path), 0o755, exist_ok=True)
+            with _held(place.path, make=True):
+                pass
             groups.setdefault(_mount_of(os.path.dirname(place.path), mounts), []).append(place)
         return [Scratch(os.path.join(_trusted(os.path.dirname(places[0].path), mount), f".restore-{self.bot}"),
                         tuple(place.role for place in places)) for mount, places in groups.items()]
@@ -404,9 +430,10 @@ class HostTarget:
         for place in self._places if record and not record.done else ():
             aside = os.path.join(scratch.directory, "old", place.role)
             if os.path.lexists(aside):
-                if os.path.lexists(place.path):
-                    shutil.rmtree(place.path)
-                os.rename(aside, place.path)
+                with _held(place.path) as path:
+                    if os.path.lexists(path):
+                        shutil.rmtree(path)
+                    os.rename(aside, path)
         if os.path.lexists(scratch.directory):
             shutil.rmtree(scratch.directory)
 
@@ -447,7 +474,8 @@ class HostTarget:
             parts, exclude = plain(trees)
             manifest = noted(fleet, self.bot, safety.host, self.substrate, "", parts)
             _files.write(os.path.join(directory, MANIFEST), manifest.to_json(), 0o600)
-            return Staged(manifest, directory, tuple(tree.path for tree in trees), exclude, unconfirmed, safety=True)
+            return Staged(manifest, directory, tuple(tree.path for tree in trees), exclude, unconfirmed, safety=True,
+                          confined=_as_root())
 
         with safety.required(), staging(directory, stage) as staged:
             safety.take(staged)
@@ -465,17 +493,19 @@ class HostTarget:
                 raise FleetError("stop_failed", f"{unit} does not stop.", f"See journalctl -u {unit}.", bot=self.bot)
 
     def _rename(self, scratch: Scratch, part: Part, place: Place) -> None:
-        if os.path.lexists(place.path):
-            os.rename(place.path, os.path.join(scratch.directory, "old", place.role))
-        os.rename(scratch.directory + part.path, place.path)
-        _sync_directory(os.path.dirname(place.path))
+        with _held(place.path) as path:
+            if os.path.lexists(path):
+                os.rename(path, os.path.join(scratch.directory, "old", place.role))
+            os.rename(scratch.directory + part.path, path)
+            _sync_directory(os.path.dirname(path))
 
     def _keep(self, scratch: Scratch) -> t.Iterator[str]:
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         for role in scratch.roles:
             aside, path = os.path.join(scratch.directory, "old", role), self._place(role).path
             if os.path.lexists(aside):
-                os.rename(aside, f"{path}.before-restore-{stamp}")
+                with _held(f"{path}.before-restore-{stamp}") as kept:
+                    os.rename(aside, kept)
                 yield f"{path}.before-restore-{stamp}"
 
 
@@ -548,7 +578,7 @@ def _is_empty(path: str) -> bool:
     return os.path.isdir(path) and not os.listdir(path)
 
 
-def _existing(path: str) -> str:
+def existing(path: str) -> str:
     while not os.path.isdir(path):
         path = os.path.dirname(path)
     return path
@@ -573,9 +603,10 @@ def _mount_of(path: str, mounts: list[str]) -> str:
 def _trusted(path: str, mount: str) -> str:
     """The nearest directory above, on the same mount, in which nobody but root can move things under our hands."""
     path = os.path.realpath(path)
-    while path != mount:
-        facts = os.stat(path)
-        if facts.st_uid in (0, os.geteuid()) and (not facts.st_mode & 0o022 or facts.st_mode & stat.S_ISVTX):
-            break
+    while not jail.is_roots(path):
+        if path == mount:
+            raise FleetError("target_open", f"In {path}, which is a mount, and in all below it others than root can "
+                                            "exchange what is being restored.",
+                             f"Give {path} to root, and to the group of its user with mode 1770: root's stays root's.")
         path = os.path.dirname(path)
     return path

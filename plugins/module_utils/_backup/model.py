@@ -244,7 +244,8 @@ class Staged:
     unconfirmed is the run of an earlier attempt whose snapshot, if any, must not count.
     settled says that the fate of this run's snapshot is known; until then its traces stay. facts go into the result.
     safety says that it is what a restore is about to replace. fill is what is still to be done before anything is read;
-    it returns what restic must leave out besides.
+    it returns what restic must leave out besides. confined says that others can change the paths meanwhile, and that
+    restic, which reads them as root, must see nothing else.
     """
 
     manifest: Manifest
@@ -256,6 +257,7 @@ class Staged:
     safety: bool = False
     facts: dict[str, t.Any] = dataclasses.field(default_factory=dict)
     fill: t.Callable[[], t.Sequence[str]] | None = None
+    confined: bool = False
 
     def filled(self) -> t.Sequence[str]:
         """Makes it consistent. Without that there is no snapshot."""

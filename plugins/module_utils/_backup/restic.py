@@ -14,6 +14,7 @@ import typing as t
 
 from .._errors import FleetError
 from .._process import Finished
+from . import jail
 from .bucket import Marks
 from .model import Keys, Manifest, Runner, Snapshot, Staged, Store, moment
 
@@ -98,17 +99,30 @@ class Repository:
 
     def _read_in(self, staged: Staged, argv: list[str], what: list[str]) -> Finished:
         """Where it can, restic opens the repository while the source is being made consistent."""
-        feed = getattr(self.runner, "feed", None)
+        runner, env = self._confined(staged)
+        feed = getattr(runner, "feed", None)
         if not (feed and staged.fill):
-            return self._start(*argv, *(f"--exclude={one}" for one in (*staged.exclude, *staged.filled())), *what)
+            without = [f"--exclude={one}" for one in (*staged.exclude, *staged.filled())]
+            with self._waiting():
+                return runner.run([*self.argv, *argv, *without, *what], env, self.timeout)
 
         def supply() -> bytes:
             return b"\n".join(map(line, (*staged.exclude, *staged.filled())))
 
         words = [*self.argv, *argv, "--exclude-file={input}", "--exclude-file={seal}", *what]
         with self._waiting():
-            done: Finished = feed(words, self.env, self.timeout, supply, SEAL)
+            done: Finished = feed(words, env, self.timeout, supply, SEAL)
         return done
+
+    def _confined(self, staged: Staged) -> tuple[Runner, dict[str, str]]:
+        """Who starts restic, on a host so that it sees what is staged and nothing else of it; and its environment."""
+        within = getattr(self.runner, "within", None)
+        if not (within and staged.confined):
+            return self.runner, self.env
+        cache = self.env["RESTIC_CACHE_DIR"]
+        os.makedirs(cache, 0o700, exist_ok=True)
+        authority = [self.store.ca_cert] if self.store.ca_cert else []
+        return within([*staged.paths, staged.directory, cache, *authority]), {**self.env, "TMPDIR": cache}
 
     def forget_run(self, run: str) -> None:
         """Undoes what a run that failed or was killed left: its lock, if its process is gone, and its snapshot."""
@@ -291,11 +305,12 @@ class Repository:
 
 
 _SIGNS = (
+    (jail.SIGN, "not_confined", jail.HINT),
     (r"no space left on device|disk quota exceeded", "disk_full", "Make room on this host."),
     (r"XMinioStorageFull|minimum free (drive|disk)|quota.?exceeded", "bucket_full", "Make room in the bucket."),
     (r"x509:|certificate", "wrong_certificate", "Give the authority that signed the certificate as ca_cert."),
     (r"access.?denied|signature|access key", "wrong_key", "Check the keys and their policy."),
-    (r"connection refused|no such host|i/o timeout|no route|connection reset|broken pipe|EOF|deadline", "unreachable",
+    (r"connection (refused|reset|closed)|no such host|i/o timeout|no route|broken pipe|EOF|deadline", "unreachable",
      "Check that the S3 service runs and can be reached."),
 )
 

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # Private to clawops.fleet: no promise is made about names or signatures in this file.
-"""Finds the SQLite databases below a directory by their magic, and has them copied by their owners."""
+"""Finds the SQLite databases below a directory by their magic, and has them copied by their owners.
+
+Between the two the owner of a directory may put links to databases of others there. Copies are therefore made where
+nothing but the directories that are backed up can be seen.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +23,22 @@ import sys
 import typing as t
 
 from .._errors import FleetError
-from . import copier
+from . import copier, jail
 
 MAGIC = b"SQLite format 3\x00"
 COMPANIONS = ("", "-wal", "-shm", "-journal")
 Pattern = tuple[str, ...]
-# In mounts that nobody else sees and that end with the program.
-_BIND = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+# All imports come first: afterwards there is nothing to import from, and the owner might not be allowed to.
+_PROGRAM = """import json, sys
+order = json.load(sys.stdin)
+jail, copier = {"__name__": "jail"}, {"__name__": "copier"}
+exec(order["jail"], jail)
+exec(order["copier"], copier)
+if order["shown"]:
+    jail["enter"](order["shown"])
+copier["become"](*order["owner"])
+json.dump(copier["copy_all"](order["jobs"]), sys.stdout)
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,10 +124,11 @@ def _advance(patterns: frozenset[Pattern], name: str) -> frozenset[Pattern] | No
     return None if () in below else below
 
 
-def copy(databases: t.Sequence[Found], directory: str, timeout: float, hidden: t.Sequence[str] = ()) -> dict[str, str]:
+def copy(databases: t.Sequence[Found], directory: str, timeout: float, shown: t.Sequence[str] = ()) -> dict[str, str]:
     """Copies into directory/sqlite/{uid}/ and returns relative copy names by path; without those that disappeared.
 
-    hidden are directories of databases that the owners of these have no way to: they get one for as long as it takes.
+    shown are the directories that are searched for databases: whoever copies gets to see nothing else of this host,
+    and these even where no way of his leads to them. Without any he sees what he always does.
     """
     copies: dict[str, str] = {}
     top = os.path.join(directory, "sqlite")
@@ -130,7 +144,7 @@ def copy(databases: t.Sequence[Found], directory: str, timeout: float, hidden: t
         if os.geteuid() == 0:
             os.chown(place, uid, gid)
         try:
-            problems = _run_as(uid, gid, jobs, timeout, hidden, directory)
+            problems = _run_as((uid, gid), jobs, timeout, [*shown, directory] if shown else [])
         finally:
             os.chown(place, os.geteuid(), os.getegid())
         for (source, target), problem in zip(jobs, problems):
@@ -141,24 +155,20 @@ def copy(databases: t.Sequence[Found], directory: str, timeout: float, hidden: t
     return copies
 
 
-def _run_as(uid: int, gid: int, jobs: list[tuple[str, str]], timeout: float, hidden: t.Sequence[str], directory: str
-            ) -> list[str]:
-    program = [sys.executable, "-I", "-c", inspect.getsource(copier)]
-    for number, root in enumerate(hidden):
-        view = os.path.join(directory, f"view-{number}")
-        os.makedirs(view, 0o700, exist_ok=True)
-        jobs = [(view + source[len(root):] if source.startswith(f"{root}/") else source, target)
-                for source, target in jobs]
-        program = ["unshare", "--mount", "sh", "-c", _BIND, "sh", root, view, *program]
+def _run_as(owner: tuple[int, int], jobs: list[tuple[str, str]], timeout: float, shown: list[str]) -> list[str]:
+    order = {"jail": inspect.getsource(jail), "copier": inspect.getsource(copier), "shown": shown, "owner": owner,
+             "jobs": jobs}
     try:
-        answer = subprocess.run(program, input=json.dumps([uid, gid, jobs]), capture_output=True, text=True, cwd="/",
-                                timeout=timeout, check=False)
+        answer = subprocess.run([sys.executable, "-I", "-c", _PROGRAM], input=json.dumps(order), capture_output=True,
+                                text=True, cwd="/", timeout=timeout, check=False)
         return t.cast("list[str]", json.loads(answer.stdout))
     except subprocess.TimeoutExpired:
         raise FleetError("timeout", f"Copying {len(jobs)} SQLite databases took more than {timeout} seconds.",
                          "Raise timeout, or see who keeps them locked.") from None
     except ValueError:
-        raise FleetError("copy_failed", f"Copying SQLite databases failed: {answer.stderr.strip()[-500:]}") from None
+        words = answer.stderr.strip()[-500:]
+        known = ("not_confined", jail.HINT) if jail.SIGN in words else ("copy_failed", "")
+        raise FleetError(known[0], f"Copying SQLite databases failed: {words}", known[1]) from None
 
 
 def _check_room(place: str, needed: int) -> None:

@@ -21,7 +21,7 @@ import zipfile
 
 from .. import _errors, _files, _ownership, _process
 from .._errors import FleetError
-from . import bucket, copier, host, model, restic, sqlite
+from . import bucket, copier, host, jail, model, restic, sqlite
 
 #: Below the root of a volume: what file systems and backups put there, which is not the bot's.
 OWN = "lost+found", ".clawops"
@@ -47,7 +47,7 @@ def program(verb: str, **arguments: t.Any) -> bytes:
             archive.writestr(f"{folder}/__init__.py", "")
         for module in (_errors, _files, _ownership, _process):
             archive.writestr(_place("fleet", module), inspect.getsource(module))
-        for module in (bucket, copier, host, model, restic, sqlite, sys.modules[__name__]):
+        for module in (bucket, copier, host, jail, model, restic, sqlite, sys.modules[__name__]):
             archive.writestr(_place("fleet/_backup", module), inspect.getsource(module))
     return out.getvalue()
 

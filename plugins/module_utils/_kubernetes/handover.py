@@ -11,7 +11,7 @@ import typing as t
 
 from .._bot import RELEASE, parse
 from .._errors import FleetError
-from .._handover import LEFT, Mark, Wish, check_conversations, counted, counting, shown
+from .._handover import LEFT, Mark, Wish, check_conversations, check_target, counted, counting, shown
 from .._ownership import FLEET, guard
 from .._plan import Plan
 from .._process import Finished
@@ -123,7 +123,9 @@ class End:
     # -- the target: expected, free, arrived -------------------------------------------------------------------------
 
     def _plan_expected(self, plan: Plan) -> None:
+        """What is in volumes is seen from within: whoever fills them looks."""
         self._must_be_there()
+        check_target(self.wish.name, self.stand.mark, "it runs" if self.stand.replicas or self.stand.pods else "")
         self._compare_mark(plan, self._mark())
 
     def _expected(self) -> None:

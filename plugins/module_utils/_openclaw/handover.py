@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 import pathlib
 import shutil
@@ -16,7 +17,7 @@ from .. import _files as files
 from .. import _lock
 from .._bot import RELEASE, parse
 from .._errors import FleetError
-from .._handover import DEPARTING, Mark, Wish, check_conversations, counted, counting, mark_of, shown
+from .._handover import DEPARTING, Mark, Wish, check_conversations, check_target, counted, counting, mark_of, shown
 from .._ownership import FLEET, guard
 from .._plan import Plan
 from .._process import Runner, must
@@ -121,6 +122,8 @@ class End:
     # -- the target: expected, free, arrived -------------------------------------------------------------------------
 
     def _plan_expected(self, plan: Plan) -> None:
+        taken = f"{self.places.state} holds data that no move brought" if self.stand.has_data else ""
+        check_target(self.wish.name, self.stand.mark, taken)
         self._compare_mark(plan, self._mark())
 
     def _expected(self) -> None:
@@ -180,6 +183,7 @@ class End:
         if self.stand.record is not None or self.stand.loaded:
             plan.add(self.places.unit, "delete", "present", None)
         if self.stand.has_data:
+            guard(f"{self.places.state} on this host", (self.stand.record or {}).get("labels"), "bot", self.wish.name)
             plan.add(self.places.state, "delete" if self.wish.purge_data else "rename", "present", None)
 
     def _gone(self) -> None:
@@ -195,13 +199,12 @@ class End:
 
     def _put_away(self, state: pathlib.Path) -> None:
         """Nothing of it is where a bot would be started from."""
-        aside = state.with_name(f"{state.name}.moved")
+        aside = f"{state.name}.moved-"
         departing = self.stand.mark is not None and self.stand.mark.role == DEPARTING
         if self.wish.purge_data:
-            for path in (state, aside) if departing else (state,):
-                if path.is_dir():
+            for path in (state, *state.parent.glob(f"{aside}*")) if departing else (state,):
+                if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
         elif state.is_dir() and any(state.iterdir()):
-            if aside.is_dir():
-                shutil.rmtree(aside)
-            state.rename(aside)
+            now = datetime.datetime.fromtimestamp(self.clock(), datetime.timezone.utc)
+            state.rename(state.with_name(f"{aside}{now:%Y%m%dT%H%M%SZ}"))
