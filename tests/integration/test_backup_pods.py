@@ -185,7 +185,7 @@ def world(bed, tmp_path, image, restic, store):
     made.discard()
 
 
-@pytest.mark.parametrize("make", [gateway, desktop])
+@pytest.mark.parametrize("make", [gateway, pytest.param(desktop, marks=pytest.mark.full)])
 def test_a_bot_comes_back_from_the_bucket(world, make):
     bot, cluster = make("golf"), world.bed.cluster
     namespace = world.namespace if make is desktop else world.gateways

@@ -17,6 +17,7 @@ from botocore.config import Config
 from conftest import ROOT, Box
 from managed import Managed
 
+pytestmark = pytest.mark.full
 HOST, BOT, FLEET, BUCKET = dockerhost.DEFAULT[0], "delta", "box", "clawops-box"
 STATE = f"/var/lib/clawops/bots/{BOT}"
 PASSWORD = "box-password-of-the-repository"
@@ -141,7 +142,6 @@ def test_a_restore_is_proved_without_touching_the_bot(world):
     assert world.left() == "" and world.host.inside(asked) == started
 
 
-@pytest.mark.full
 def test_what_was_said_last_is_what_counts(world):
     before = world.drill()["drills"][0]["turn"]
     world.talk("a longer word than before, so that it can be told from the other one by its length alone " * 3)
@@ -150,7 +150,6 @@ def test_what_was_said_last_is_what_counts(world):
     assert after["time"] > before["time"] and after["characters"] > 200
 
 
-@pytest.mark.full
 def test_a_database_that_no_backup_finds_damaged_is_found(world):
     world.host.inside(f"python3 - && mv /broken.sqlite {STATE}/workspace/", DAMAGE.encode())
     try:
@@ -167,7 +166,6 @@ def test_a_database_that_no_backup_finds_damaged_is_found(world):
     world.back_up()
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("how", ["flipped", "gone"])
 def test_damage_in_the_bucket_is_found(world, how):
     key = world.largest()
@@ -182,7 +180,6 @@ def test_damage_in_the_bucket_is_found(world, how):
     assert world.drill()["drills"][0]["ok"]
 
 
-@pytest.mark.full
 def test_a_snapshot_that_lacks_a_file_since_it_was_taken_is_found(world):
     """As restic's own repair leaves it."""
     known = {"RESTIC_REPOSITORY": f"s3:{world.store['endpoint']}/{BUCKET}/{FLEET}/bots/{BOT}/",
@@ -196,7 +193,6 @@ def test_a_snapshot_that_lacks_a_file_since_it_was_taken_is_found(world):
     world.back_up()
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("whole_group", [False, True])
 def test_what_a_killed_drill_leaves_goes_with_the_next(world, whole_group):
     steps = world.drill()["steps"]
@@ -222,7 +218,6 @@ def test_what_a_killed_drill_leaves_goes_with_the_next(world, whole_group):
     assert result["drills"][0]["ok"] and world.left() == ""
 
 
-@pytest.mark.full
 def test_a_drill_that_has_not_passed_for_too_long_is_an_alarm(world):
     key = f"{FLEET}/drills/bots/{BOT}.json"
     world.play("restore_drill", fleet_only=[BOT])
@@ -236,7 +231,6 @@ def test_a_drill_that_has_not_passed_for_too_long_is_an_alarm(world):
     assert json.loads(world.object(key))["passed"]["drilled"] > "2026-01-01"
 
 
-@pytest.mark.full
 def test_the_volume_of_a_space_is_tried(world):
     labels = {"managed": "true", "fleet": FLEET, "space": "attic"}
     words = " ".join(f"--label clawops.fleet/{key}={value}" for key, value in labels.items())

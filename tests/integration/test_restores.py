@@ -165,18 +165,21 @@ def database(**wrong):
     return lambda found: found["parts"][0].update(databases=[{**one, **wrong}])
 
 
+FULL = {"marks": pytest.mark.full}
+
+
 @pytest.mark.parametrize("prepare, change, code", [
-    ("mknod null c 1 3", None, "unsafe_snapshot"),
-    ("mkdir sub && mknod sub/disk b 8 0", None, "unsafe_snapshot"),
-    ("touch x", path_of(f"{DATA}/../etc"), "unsafe_snapshot"),
-    ("touch x", path_of("etc"), "unsafe_snapshot"),
-    ("touch x", database(path="../../outside"), "unsafe_snapshot"),
-    ("touch x", database(path="/etc/outside"), "unsafe_snapshot"),
-    ("touch x", database(copy="../../../etc/shadow"), "unsafe_snapshot"),
-    ("ln -s /etc link", database(path="link/outside"), "unsafe_snapshot"),
-    ("touch x", database(), "checksum"),
-    (f"cd / && rm -r {HOME} && ln -s /etc {HOME}", None, "unsafe_snapshot"),
-], ids=["device", "disk", "dots", "relative", "database-dots", "database-absolute", "copy", "link", "no-copy", "root"])
+    pytest.param("mknod null c 1 3", None, "unsafe_snapshot", id="device"),
+    pytest.param("mkdir sub && mknod sub/disk b 8 0", None, "unsafe_snapshot", id="disk", **FULL),
+    pytest.param("touch x", path_of(f"{DATA}/../etc"), "unsafe_snapshot", id="dots"),
+    pytest.param("touch x", path_of("etc"), "unsafe_snapshot", id="relative", **FULL),
+    pytest.param("touch x", database(path="../../outside"), "unsafe_snapshot", id="database-dots", **FULL),
+    pytest.param("touch x", database(path="/etc/outside"), "unsafe_snapshot", id="database-absolute", **FULL),
+    pytest.param("touch x", database(copy="../../../etc/shadow"), "unsafe_snapshot", id="copy", **FULL),
+    pytest.param("ln -s /etc link", database(path="link/outside"), "unsafe_snapshot", id="link"),
+    pytest.param("touch x", database(), "checksum", id="no-copy", **FULL),
+    pytest.param(f"cd / && rm -r {HOME} && ln -s /etc {HOME}", None, "unsafe_snapshot", id="root"),
+])
 def test_what_was_tampered_with_is_refused(world, prepare, change, code):
     world.keys("anna")
     world.write("anna", "a", 1000, 1)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import subprocess
 import sys
 
 import pytest
@@ -290,3 +291,13 @@ def test_somebody_may_be_there_first(world, monkeypatch):
 def test_a_record_of_others_is_not_believed(world):
     made = extract.ScratchTarget("alpha", str(theirs(world.top / "look")), None, ME, None)
     assert refused(lambda: made.holds("0" * 64)).code == "bad_value"
+
+
+def test_files_of_the_system_are_seen_even_if_they_were_exchanged_under_their_mount(tmp_path):
+    """So it is in containers whose engine has written their /etc/resolv.conf anew."""
+    word, tree = tmp_path / "word", theirs(tmp_path / "tree")
+    word.write_text("nameserver 192.0.2.1")
+    script = f"mount --bind {word} /etc/hosts && rm {word} && exec {sys.executable} {jail.__file__} 1 {tree} " \
+             f"/bin/sh -c 'cat /etc/hosts; ls {tree.parent}'"
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("nameserver 192.0.2.1tree\n", "")

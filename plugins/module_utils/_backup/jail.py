@@ -116,12 +116,16 @@ def _enter(paths: Sequence[str], more: Sequence[str]) -> None:
     # All of them before one is covered by what comes.
     shown = {path: handle(path) for path in paths}
     shown.update({path: found for path in more for found in _if_there(path)})
-    mount("jail", _TOP, b"tmpfs", 0, b"mode=755,size=1m")
+    mount("jail", _TOP, b"tmpfs", 0, b"mode=755,size=16m")
     umask = os.umask(0o022)
     for path in sorted(shown):
         if not any(path.startswith(f"{other}/") for other in shown):
-            _make(shown[path], _TOP + path)
-            mount(f"/proc/self/fd/{shown[path]}", _TOP + path, None, _BIND | _REC)
+            source = f"/proc/self/fd/{shown[path]}"
+            if path in more and stat.S_ISREG(os.fstat(shown[path]).st_mode):
+                _copy(source, _TOP + path)
+            else:
+                _make(shown[path], _TOP + path)
+                mount(source, _TOP + path, None, _BIND | _REC)
         os.close(shown[path])
     os.umask(umask)
     os.chroot(_TOP)
@@ -133,6 +137,13 @@ def _if_there(path: str) -> list[int]:
         return [handle(path)]
     except OSError:
         return []
+
+
+def _copy(source: str, path: str) -> None:
+    """A file that was exchanged under a mount of its own, as containers have them in /etc, can't be mounted again."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(source, "rb") as file, open(path, "xb") as copy:
+        copy.write(file.read())
 
 
 def _make(like: int, path: str) -> None:
