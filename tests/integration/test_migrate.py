@@ -162,8 +162,8 @@ def test_a_conversation_goes_along(world):
     print(*told, sep="\n")
     aside = f"/var/lib/clawops/bots/{BOT}.moved"
     assert world.hosts[PROCESSES].inside(f"ls -d {aside}-*").strip()
-    assert world.hosts[CONTAINERS].inside("ls -A /var/lib/clawops/moves; ls /var/lib/clawops/instances").strip() == (
-        f"{BOT}.json")
+    record = f"/var/lib/clawops/instances/{BOT}.json"
+    assert world.hosts[CONTAINERS].inside(f"ls -A /var/lib/clawops/moves; ls {record}").strip() == record
     world.play("machines", machines_kind="docker_hosts")
     assert world.running() == [CONTAINERS]
 
