@@ -88,6 +88,10 @@ class Seen:
                 self.objects[kind, namespace, obj["metadata"]["name"]] = obj
                 self.labelled.setdefault(_marks(obj).get(_BOT, ""), []).append(obj)
 
+    def keep(self, made: Json) -> None:
+        """What a write has made of an object, which spares asking again."""
+        self.objects[made["kind"], made["metadata"]["namespace"], made["metadata"]["name"]] = made
+
     def find(self, kind: str, namespace: str, name: str) -> Json | None:
         return self.objects.get((kind, namespace, name))
 
@@ -321,7 +325,6 @@ class Fleet:
             self.wait(batch)
         if self.removed:
             self._remove()
-        self.seen = Seen(self.cluster)
         return self.facts()
 
     def _batches(self) -> list[list[Wanted]]:
@@ -358,12 +361,14 @@ class Fleet:
         first = self._decide(want)
         for obj in first if first is not None else want.differing:
             made = self._apply(obj)
+            self.seen.keep(made)
             if obj["kind"] == "Deployment":
                 want.generation = made["metadata"].get("generation", 0)
         if want.restart:
             now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
             body = {"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": now}}}}}
             made = self.cluster.patch("Deployment", f"bot-{want.bot.name}", body, want.namespace)
+            self.seen.keep(made)
             want.generation = made["metadata"].get("generation", 0)
         if want.live:
             self._deliver(want)
@@ -451,10 +456,11 @@ class Fleet:
                                             frozenset(want.keys.values()))
         if targets:
             self._report(Wait(self.cluster, targets, self.settings.timeout).run())
-            self.seen.listed -= {("Deployment", target.namespace) for target in targets.values()}
+            self.seen.listed -= {(kind, target.namespace) for target in targets.values()
+                                 for kind in ("Deployment", "PersistentVolumeClaim")}
 
     def facts(self) -> dict[str, t.Any]:
-        """A result for each bot, and the pods for it in one more LIST."""
+        """A result for each bot, and the pods for it in one more LIST, with what has changed by itself meanwhile."""
         namespaces = {want.namespace for want in self.wanted}
         for namespace in sorted(namespaces):
             kinds = ("Deployment", "Service", "PersistentVolumeClaim", "Pod")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A bot moves from a container of a Docker host to a pod, on to a process of another machine, and back."""
+"""One inventory for two machines and a cluster: what is lost there comes back, and a bot moves from one to the other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ PROVIDER = {"baseUrl": f"http://{MODEL}:8080/v1", "api": "openai-completions", "
 CONFIG = {"models": {"providers": {"box": PROVIDER}}, "agents": {"defaults": {"model": {"primary": "box/stub"}}}}
 OPENCLAW = ["node", "/opt/openclaw/lib/node_modules/openclaw/openclaw.mjs"]
 PASSWORD = "planted-repository-7e15"
-BOT = "mover"
+BOT, POD, SPACE = "mover", "percher", "nest"
+WORK = "set -e; mkdir -p 'a b'; echo of-the-space > 'a b/work'; ln -sf 'a b/work' link; head -c 3M /dev/urandom > blob"
+DIGESTS = "find . -type f -exec sha256sum {} + | sort; readlink link"
 
 
 class World(Site):
@@ -56,6 +58,7 @@ class World(Site):
         self.bot = {"bot_resources": {"memory": "1536Mi", "cpus": "1.5", "storage": "1Gi"}, "bot_config": CONFIG}
         super().__init__(folder, {}, cluster_registry=REGISTRY, cluster_gateway_image="",
                          cluster_allowed_destinations=[MODEL], backup_restic=str(restic), restore_restic=str(restic))
+        self.spaces, self.others = {}, {}
         del self.vars["fleet_keystore"], self.vars["fleet_keystore_key_file"]
         self.vars |= {"fleet_api_keys": {"BOX_API_KEY": PLANTED}, "fleet_backup_password": PASSWORD,
                       "fleet_backup": {"endpoint": f"http://{net.v4('minio')}:9000", "bucket": bucket},
@@ -65,12 +68,12 @@ class World(Site):
     def place(self, on, **more):
         """What the operator writes."""
         runtime = {"bot_runtime": "host"} if on == PROCESSES else {}
-        self.on, self.bot_hosts = on, {BOT: {"bot_on": on, **runtime, **self.bot, **more}}
+        self.on, self.bot_hosts = on, {BOT: {"bot_on": on, **runtime, **self.bot, **more}, **self.others}
         self.describe()
 
     def describe(self):
         groups = {"clusters": {"hosts": self.clusters}, "bots": {"hosts": self.bot_hosts},
-                  "docker_hosts": {"hosts": self.machines}}
+                  "docker_hosts": {"hosts": self.machines}, "spaces": {"hosts": self.spaces}}
         text = json.dumps({"all": {"vars": self.vars, "children": groups}})
         (self.folder / "inventory/hosts.yml").write_text(text)
 
@@ -103,16 +106,24 @@ class World(Site):
         pods = self.bed.cluster.list("Pod", self.namespaces[1], f"app=bot-{BOT}")
         return found + (["harbor"] if pods else [])
 
-    def say(self, words):
+    def say(self, words, bot=BOT):
         told = ["agent", "--agent", "main", "--message", words, "--json"]
-        if self.on == "harbor":
-            pod, = self.bed.cluster.list("Pod", self.namespaces[1], f"app=bot-{BOT}")
+        if self.bot_hosts[bot]["bot_on"] == "harbor":
+            pod, = self.bed.cluster.list("Pod", self.namespaces[1], f"app=bot-{bot}")
             done = self.bed.cluster.exec(self.namespaces[1], pod["metadata"]["name"], [*OPENCLAW, *told])
             assert done.rc == 0, done
             return done.out
-        return self.play("ask", fleet_bot=BOT, fleet_message=words)
+        return self.play("ask", fleet_bot=bot, fleet_message=words)
+
+    def in_space(self, script):
+        return self.hosts[CONTAINERS].inside(
+            f"docker exec -i -w /workspace clawdspace-{SPACE} sh -s", script.encode())
 
     def forget(self):
+        """What the machines have of the bot and the space."""
+        self.hosts[CONTAINERS].inside(
+            f"docker rm -f clawdspace-{SPACE}; docker volume rm clawdspace-vol-{SPACE}; "
+            f"docker network rm clawdspace-{SPACE}; rm -rf /var/lib/clawops/spaces/{SPACE}", check=False)
         for host in self.hosts.values():
             host.inside(f"systemctl disable --now openclaw@{BOT}; docker rm -f bot-{BOT}; rm -rf /opt/openclaw/{BOT} "
                         f"/var/lib/clawops/*/{BOT} /var/lib/clawops/*/{BOT}.* /etc/clawops/credentials/bot-{BOT}.env "
@@ -130,6 +141,47 @@ def world(tmp_path_factory):
     made.discard()
     made.bucket.objects.all().delete()
     made.bucket.delete()
+
+
+def test_what_is_lost_comes_back_from_bucket_and_inventory(world):
+    """A bot in a container, one in a pod, and a space, with real conversations and files."""
+    world.others = {POD: {"bot_on": "harbor", **world.bot}}
+    world.spaces = {SPACE: {"space_on": CONTAINERS, "space_network": {"mode": "none"}, "space_idle": {"after": 0}}}
+    world.place(CONTAINERS)
+    there = {"fleet_target": f"{CONTAINERS},harbor"}
+    world.play("bots", **there)
+    world.play("spaces", **there)
+    said = {BOT: "the rail hides in the reed", POD: "the tern dives at noon"}
+    for bot, words in said.items():
+        world.say(f"remember: {words}", bot)
+    world.in_space(WORK)
+    work = world.in_space(DIGESTS)
+    assert "of-the-space" in world.in_space("cat link") and len(work.splitlines()) == 3
+
+    table = world.play("backup", **there)
+    for row in (rf"{BOT} +{CONTAINERS} +ok", rf"{POD} +harbor +ok", rf"space {SPACE} +{CONTAINERS} +ok"):
+        assert re.search(row, table), table[-3000:]
+    table = world.play("restore_drill", **there)
+    assert len(re.findall(rf"(?:{BOT}|{POD}|space {SPACE}) +{CONTAINERS} +ok", table)) == 3, table[-3000:]
+
+    world.forget()
+    for namespace in world.namespaces:
+        world.bed.cluster.delete({"kind": "Namespace", **world.bed.cluster.get("Namespace", namespace)})
+    end = time.monotonic() + 120
+    while any(world.bed.cluster.get("Namespace", namespace) for namespace in world.namespaces):
+        assert time.monotonic() < end
+        time.sleep(1)
+    assert world.running() == []
+
+    world.play("restore", **there)
+    assert world.running() == [CONTAINERS]
+    for bot, words in said.items():
+        assert words in world.say("recall", bot)
+    assert world.in_space(DIGESTS) == work
+    world.play("spaces", **there, fleet_only=[SPACE], fleet_state="absent", purge_data=True)
+    world.play("bots", **there, fleet_only=[POD], fleet_state="absent", purge_data=True)
+    world.others, world.spaces = {}, {}
+    world.place(CONTAINERS)
 
 
 def downtime(said):
