@@ -36,6 +36,7 @@ class World(Site):
     """Two machines and a cluster, and one bot that is on one of them."""
 
     def __init__(self, folder):
+        self.spaces, self.others = {}, {}
         Managed.bed("up", f"dockerhost:{CONTAINERS}", f"dockerhost:{PROCESSES}", "minio", "model")
         self.hosts = {name: Managed(name) for name in (CONTAINERS, PROCESSES)}
         restic = folder / "restic"
@@ -58,7 +59,6 @@ class World(Site):
         self.bot = {"bot_resources": {"memory": "1536Mi", "cpus": "1.5", "storage": "1Gi"}, "bot_config": CONFIG}
         super().__init__(folder, {}, cluster_registry=REGISTRY, cluster_gateway_image="",
                          cluster_allowed_destinations=[MODEL], backup_restic=str(restic), restore_restic=str(restic))
-        self.spaces, self.others = {}, {}
         del self.vars["fleet_keystore"], self.vars["fleet_keystore_key_file"]
         self.vars |= {"fleet_api_keys": {"BOX_API_KEY": PLANTED}, "fleet_backup_password": PASSWORD,
                       "fleet_backup": {"endpoint": f"http://{net.v4('minio')}:9000", "bucket": bucket},
