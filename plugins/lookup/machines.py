@@ -10,7 +10,8 @@ version_added: 0.1.0
 author: clawops.fleet maintainers (@clawops)
 description:
   - Names the Docker hosts and the running guests that a pattern selects, for the C(hosts) of a play.
-  - Hosts of group C(clusters) are none of them. A guest runs if its C(vm_state) says so, which is the default.
+  - Hosts of group C(clusters) are none of them, but for O(kind=clusters).
+  - A guest runs if its C(vm_state) says so, which is the default.
   - In check mode a guest that is yet to be made is left out. So is a host of group C(fleet_silent), into which a run of
     site puts machines that did not answer.
 options:
@@ -23,7 +24,7 @@ options:
     description: Only the hosts of these groups. By default those of V(docker_hosts) and V(vms).
     type: list
     elements: str
-    choices: [docker_hosts, vm_hosts, vms]
+    choices: [clusters, docker_hosts, vm_hosts, vms]
 """
 
 EXAMPLES = r"""
@@ -58,7 +59,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         chosen = {name for term in terms for name in self._matching(term, values)}
         kinds = self.get_option("kind") or MACHINES
         found = dict.fromkeys(name for group in kinds for name in groups.get(group, ()))
-        others = {*groups.get("clusters", ()), *groups.get(SILENT, ())}
+        others = {*groups.get(SILENT, ()), *(groups.get("clusters", ()) if "clusters" not in kinds else ())}
         return [name for name in found if name in chosen and name not in others
                 and (name not in groups.get("vms", ()) or _runs(hostvars.get(name) or {}))]
 
