@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""One inventory for two machines and a cluster: what is lost there comes back, and a bot moves from one to the other."""
+"""One inventory for two machines and a cluster: what is lost there comes back, and a bot moves from one to another."""
 
 from __future__ import annotations
 
