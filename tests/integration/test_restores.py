@@ -143,7 +143,7 @@ def test_beside_what_lives(world):
 
 def hostile(world, prepare, change=None):
     """A snapshot by somebody who has the password: what prepare makes of the tree, and change of the manifest."""
-    where = f"{DATA}/lib/staging/anna"
+    where = f"{DATA}/lib/backup/staging/anna"
     newest = world.snapshots("anna")[-1]
     manifest = json.loads(world.restic("anna", "dump", newest["id"], f"{where}/manifest.json").stdout)
     tags = [f"--tag={tag}" for tag in newest["tags"] if not tag.startswith("run=")]
@@ -226,7 +226,7 @@ def test_a_restore_that_is_killed_loses_nothing(world):
             assert world.host.inside(f"ls {into}/state").split() == ["first", "later"]
         result = world.module("backup_restore", state_dir=f"{DATA}/lib", bots=[target(overwrite=True)])
         assert result["changed"] and world.content("anna") == first
-        assert world.host.inside(f"ls -d {DATA}/.restore* {DATA}/lib/staging/anna 2>/dev/null || true") == ""
+        assert world.host.inside(f"ls -d {DATA}/.restore* {DATA}/lib/backup/staging/anna 2>/dev/null || true") == ""
 
 
 @pytest.mark.full

@@ -464,7 +464,7 @@ def test_a_damaged_database_stops_the_snapshot(world):
     path = world.top / "bots/alpha/state/openclaw.sqlite"
     path.write_bytes(path.read_bytes()[:100] + b"\xff" * (8192 - 100))
     assert _code(lambda: go(world.snapshots())) == "database_damaged"
-    assert not list((world.top / "lib/staging").iterdir())
+    assert not list((world.top / "lib/backup/staging").iterdir())
 
 
 @root_only
@@ -484,7 +484,8 @@ def test_root_leaves_nothing_of_its_own_beside_a_database():
         for path in (data, *data.iterdir()):
             os.chown(path, 65534, 65534)
         found = sqlite.find(str(data))
-        assert list(sqlite.copy(found, str(staging), 60)) == [str(data / "a.sqlite")]
+        with sqlite.Copying(str(staging), 60) as copying:
+            assert list(copying.copy(found)) == [str(data / "a.sqlite")]
         assert {path.stat().st_uid for path in data.iterdir()} == {65534}
         assert {path.stat().st_uid for path in (staging / "sqlite").iterdir()} == {0}
 
@@ -499,8 +500,8 @@ def test_a_snapshot_holds_copies_in_place_of_databases(world):
     stored = pathlib.Path(f"{world.restic.place}/{taken['snapshot']}{world.top}")
     assert (stored / "bots/alpha/note").exists()
     assert not (stored / "bots/alpha/state/openclaw.sqlite").exists()
-    assert _count(next((stored / "lib/staging/alpha/sqlite").glob("*/*"))) == 10
-    assert not list((world.top / "lib/staging").iterdir())
+    assert _count(next((stored / "lib/backup/staging/alpha/sqlite").glob("*/*"))) == 10
+    assert not list((world.top / "lib/backup/staging").iterdir())
 
 
 def test_check_mode_plans_and_takes_nothing(world):
@@ -520,14 +521,14 @@ def test_an_incomplete_snapshot_is_taken_back(world):
     assert _code(lambda: go(world.snapshots())) == "incomplete"
     assert world.restic.snapshots and not world.access().repository.snapshots()
     assert _code(lambda: world.access().repository.choose("latest")) == "snapshot_missing"
-    assert not list((world.top / "lib/staging").iterdir())
+    assert not list((world.top / "lib/backup/staging").iterdir())
 
 
 def test_the_snapshot_of_a_killed_run_does_not_count(world):
     go(world.snapshots())
     world.restic.do_backup, original = lambda words: Finished(-9, "", ""), world.restic.do_backup
     assert _code(lambda: go(world.snapshots())) == "restic_failed"
-    left = world.top / "lib/staging/alpha/manifest.json"
+    left = world.top / "lib/backup/staging/alpha/manifest.json"
     run = json.loads(left.read_text())["run"]
     whole = world.restic.snapshots[0]
     tags = [*(tag for tag in whole["tags"] if not tag.startswith("run=")), f"run={run}"]

@@ -62,7 +62,8 @@ def linked(path, target):
 def copies(tree, found):
     staging = tree.with_name("staging")
     staging.mkdir(0o700)
-    return sqlite.copy(found, str(staging), 60, [str(tree)])
+    with sqlite.Copying(str(staging), 60, [str(tree)]) as copying:
+        return copying.copy(found)
 
 
 def test_a_database_of_roots_is_copied(tree):
@@ -171,7 +172,7 @@ def test_restic_sees_what_is_staged_and_its_cache(world, monkeypatch):
     monkeypatch.setattr(restic, "CACHE", cache)
     world.restic = Confining(world.top / "store")
     go(world.snapshots())
-    assert shown == [[str(world.top / "bots/alpha"), f"{world.state}/staging/alpha", cache]]
+    assert shown == [[str(world.top / "bots/alpha"), f"{world.state}/backup/staging/alpha", cache]]
     assert world.restic.calls[-1][1]["TMPDIR"] == cache and os.stat(cache).st_mode & 0o777 == 0o700
 
 

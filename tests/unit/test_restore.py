@@ -152,7 +152,7 @@ def test_an_unconfirmed_safety_snapshot_does_not_count(world):
     world.restic.code = 130
     assert refused(lambda: go(restores(world))).code == "safety_failed"
     world.restic.code = 0
-    run = model.Manifest.from_json((pathlib.Path(world.state) / "staging/alpha/manifest.json").read_text()).run
+    run = model.Manifest.from_json((pathlib.Path(world.state) / "backup/staging/alpha/manifest.json").read_text()).run
     # It was in the bucket after all.
     world.restic.snapshots.append({**world.restic.snapshots[0], "id": "f" * 64, "tags": [
         "fleet=home", "bot=alpha", "safety=1", f"run={run}"]})

@@ -167,7 +167,8 @@ def test_databases_are_copied_for_owners_that_have_no_way_to_them(tmp_path):
     closed.chmod(0o700)
     staging.chmod(0o711)
     found = sqlite.find(str(closed / "volume"))
-    copies = sqlite.copy(found, str(staging), 60, [str(closed / "volume")])
+    with sqlite.Copying(str(staging), 60, [str(closed / "volume")]) as copying:
+        copies = copying.copy(found)
     assert list(copies) == [str(closed / "volume/m.sqlite")]
     assert sqlite3.connect(staging / "sqlite/4321/0").execute("select count(*) from t").fetchone() == (0,)
 

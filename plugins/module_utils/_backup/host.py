@@ -152,6 +152,11 @@ def lock(state: str, bot: str, runner: HostRunner) -> t.Iterator[None]:
             runner.inherited = ()
 
 
+def _staging(state: str, bot: str) -> str:
+    """By its name before the directories of bots: restic goes by names, and reads copies while it looks at the rest."""
+    return os.path.join(state, "backup", "staging", bot)
+
+
 @contextlib.contextmanager
 def staging(path: str, stage: t.Callable[[str], Staged]) -> t.Iterator[Staged]:
     """What stage() makes of the name of an unconfirmed run, with the manifest at path as long as it is needed."""
@@ -206,7 +211,7 @@ class HostSource:
         self.bot, self.fleet, self.host, self.trees = bot, fleet, host, tuple(trees)
         self.substrate, self.version, self.state, self.timeout = substrate, version, state, timeout
         self.runner = HostRunner()
-        self.staging = os.path.join(state, "staging", bot)
+        self.staging = _staging(state, bot)
 
     def observe(self) -> dict[str, t.Any]:
         for tree in self.trees:
@@ -261,9 +266,10 @@ def copied(trees: t.Sequence[Tree], directory: str, timeout: float, confined: bo
 
     confined says that there is more on this host than whoever can write to the trees may get to see.
     """
-    found = {tree.role: sqlite.find(tree.path, tree.exclude) for tree in trees}
-    databases = [database for role in found for database in found[role]]
-    copies = sqlite.copy(databases, directory, timeout, [tree.path for tree in trees] if confined else ())
+    with sqlite.Copying(directory, timeout, [tree.path for tree in trees] if confined else ()) as copying:
+        found = {tree.role: sqlite.find(tree.path, tree.exclude) for tree in trees}
+        databases = [database for role in found for database in found[role]]
+        copies = copying.copy(databases)
     exclude = [pattern(database.path + ending) for database in databases for ending in sqlite.COMPANIONS]
     exclude += [f"{pattern(tree.path)}/{one}" for tree in trees for one in tree.exclude]
 
@@ -467,7 +473,7 @@ class HostTarget:
                  if place.path in occupied]
         if not trees:
             return
-        directory = os.path.join(self.state, "staging", self.bot)
+        directory = _staging(self.state, self.bot)
 
         def stage(unconfirmed: str) -> Staged:
             os.makedirs(directory, 0o700)

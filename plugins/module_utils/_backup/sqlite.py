@@ -29,15 +29,20 @@ MAGIC = b"SQLite format 3\x00"
 COMPANIONS = ("", "-wal", "-shm", "-journal")
 Pattern = tuple[str, ...]
 # All imports come first: afterwards there is nothing to import from, and the owner might not be allowed to.
-_PROGRAM = """import json, sys
-order = json.load(sys.stdin)
+# The bot, and restic, which opens the repository meanwhile, go before.
+_PROGRAM = """import json, os, sys
+os.nice(5)
+order = json.loads(sys.stdin.readline())
 jail, copier = {"__name__": "jail"}, {"__name__": "copier"}
 exec(order["jail"], jail)
 exec(order["copier"], copier)
 if order["shown"]:
     jail["enter"](order["shown"])
-copier["become"](*order["owner"])
-json.dump(copier["copy_all"](order["jobs"]), sys.stdout)
+work = sys.stdin.readline()
+if work:
+    owner, jobs = json.loads(work)
+    copier["become"](*owner)
+    json.dump(copier["copy_all"](jobs), sys.stdout)
 """
 
 
@@ -124,51 +129,78 @@ def _advance(patterns: frozenset[Pattern], name: str) -> frozenset[Pattern] | No
     return None if () in below else below
 
 
-def copy(databases: t.Sequence[Found], directory: str, timeout: float, shown: t.Sequence[str] = ()) -> dict[str, str]:
-    """Copies into directory/sqlite/{uid}/ and returns relative copy names by path; without those that disappeared.
+class Copying:
+    """Copies databases into directory/sqlite/{uid}/, each by a process of its owner's; a context manager.
 
-    shown are the directories that are searched for databases: whoever copies gets to see nothing else of this host,
-    and these even where no way of his leads to them. Without any he sees what he always does.
+    The first process begins at once: what there is to copy may be found meanwhile. shown are the directories that are
+    searched for databases: whoever copies gets to see nothing else of this host, and these even where no way of his
+    leads to them. Without any he sees what he always does.
     """
-    copies: dict[str, str] = {}
-    top = os.path.join(directory, "sqlite")
-    os.mkdir(top, 0o711)
-    by_owner: dict[tuple[int, int], list[Found]] = collections.defaultdict(list)
-    for database in databases:
-        by_owner[database.uid, database.gid].append(database)
-    for (uid, gid), owned in by_owner.items():
-        place = os.path.join(top, str(uid))
-        os.makedirs(place, 0o700, exist_ok=True)
-        jobs = [(one.path, os.path.join(place, str(number))) for number, one in enumerate(owned, len(copies))]
-        _check_room(place, sum(one.size for one in owned))
-        if os.geteuid() == 0:
-            os.chown(place, uid, gid)
+
+    def __init__(self, directory: str, timeout: float, shown: t.Sequence[str] = ()) -> None:
+        self.directory, self.timeout = directory, timeout
+        self.shown = [*shown, directory] if shown else []
+        self._processes = contextlib.ExitStack()
+        self._idle = [self._begin()]
+
+    def __enter__(self) -> Copying:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._processes.close()
+
+    def copy(self, databases: t.Sequence[Found]) -> dict[str, str]:
+        """Returns relative copy names by path; without those that disappeared."""
+        copies: dict[str, str] = {}
+        top = os.path.join(self.directory, "sqlite")
+        os.mkdir(top, 0o711)
+        by_owner: dict[tuple[int, int], list[Found]] = collections.defaultdict(list)
+        for database in databases:
+            by_owner[database.uid, database.gid].append(database)
+        for (uid, gid), owned in by_owner.items():
+            place = os.path.join(top, str(uid))
+            os.makedirs(place, 0o700, exist_ok=True)
+            jobs = [(one.path, os.path.join(place, str(number))) for number, one in enumerate(owned, len(copies))]
+            _check_room(place, sum(one.size for one in owned))
+            if os.geteuid() == 0:
+                os.chown(place, uid, gid)
+            try:
+                problems = self._run_as((uid, gid), jobs)
+            finally:
+                os.chown(place, os.geteuid(), os.getegid())
+            for (source, target), problem in zip(jobs, problems):
+                if not problem:
+                    copies[source] = os.path.relpath(target, self.directory)
+                elif problem != "gone":
+                    raise _failure(source, problem)
+        return copies
+
+    def _begin(self) -> subprocess.Popen[str]:
+        child = subprocess.Popen([sys.executable, "-I", "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                 stderr=subprocess.PIPE, text=True, cwd="/")
+        self._processes.callback(_end, child)
+        order = {"jail": inspect.getsource(jail), "copier": inspect.getsource(copier), "shown": self.shown}
+        with contextlib.suppress(BrokenPipeError):  # what it died of is asked for later
+            os.write(t.cast("t.IO[str]", child.stdin).fileno(), f"{json.dumps(order)}\n".encode())
+        return child
+
+    def _run_as(self, owner: tuple[int, int], jobs: list[tuple[str, str]]) -> list[str]:
+        child, words = self._idle.pop() if self._idle else self._begin(), ""
         try:
-            problems = _run_as((uid, gid), jobs, timeout, [*shown, directory] if shown else [])
-        finally:
-            os.chown(place, os.geteuid(), os.getegid())
-        for (source, target), problem in zip(jobs, problems):
-            if not problem:
-                copies[source] = os.path.relpath(target, directory)
-            elif problem != "gone":
-                raise _failure(source, problem)
-    return copies
+            answer, words = child.communicate(json.dumps([owner, jobs]), timeout=self.timeout)
+            return t.cast("list[str]", json.loads(answer))
+        except subprocess.TimeoutExpired:
+            raise FleetError("timeout", f"Copying {len(jobs)} SQLite databases took more than {self.timeout} seconds.",
+                             "Raise timeout, or see who keeps them locked.") from None
+        except ValueError:
+            words = words.strip()[-500:]
+            known = ("not_confined", jail.HINT) if jail.SIGN in words else ("copy_failed", "")
+            raise FleetError(known[0], f"Copying SQLite databases failed: {words}", known[1]) from None
 
 
-def _run_as(owner: tuple[int, int], jobs: list[tuple[str, str]], timeout: float, shown: list[str]) -> list[str]:
-    order = {"jail": inspect.getsource(jail), "copier": inspect.getsource(copier), "shown": shown, "owner": owner,
-             "jobs": jobs}
-    try:
-        answer = subprocess.run([sys.executable, "-I", "-c", _PROGRAM], input=json.dumps(order), capture_output=True,
-                                text=True, cwd="/", timeout=timeout, check=False)
-        return t.cast("list[str]", json.loads(answer.stdout))
-    except subprocess.TimeoutExpired:
-        raise FleetError("timeout", f"Copying {len(jobs)} SQLite databases took more than {timeout} seconds.",
-                         "Raise timeout, or see who keeps them locked.") from None
-    except ValueError:
-        words = answer.stderr.strip()[-500:]
-        known = ("not_confined", jail.HINT) if jail.SIGN in words else ("copy_failed", "")
-        raise FleetError(known[0], f"Copying SQLite databases failed: {words}", known[1]) from None
+def _end(child: subprocess.Popen[str]) -> None:
+    child.kill()
+    child.communicate()
 
 
 def _check_room(place: str, needed: int) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The few things that restic does not do in a bucket: bucket.py put KEY | get KEY | purge PREFIX | drop.
+"""The few things that restic does not do in a bucket: bucket.py put KEY | get KEY | copy FROM TO | purge PREFIX | drop.
 
-`put` streams standard input into an object and prints its size, `get` streams it out. Where and with what keys stands
-in the environment.
+`put` streams standard input into an object and prints its size, `get` streams it out, `copy` takes all below a prefix.
+Where and with what keys stands in the environment.
 """
 
 from __future__ import annotations
@@ -31,11 +31,21 @@ def get(key: str) -> None:
     CLIENT.download_fileobj(NAME, key, sys.stdout.buffer, Config=EIGHT_AT_A_TIME)
 
 
-def purge(prefix: str) -> None:
+def pages(prefix: str) -> t.Iterator[list[str]]:
     for page in CLIENT.get_paginator("list_objects_v2").paginate(Bucket=NAME, Prefix=prefix):
-        keys = [{"Key": entry["Key"]} for entry in page.get("Contents", [])]
+        yield [entry["Key"] for entry in page.get("Contents", [])]
+
+
+def copy(prefix: str, other: str) -> None:
+    for keys in pages(prefix):
+        for key in keys:
+            CLIENT.copy_object(Bucket=NAME, Key=other + key[len(prefix):], CopySource={"Bucket": NAME, "Key": key})
+
+
+def purge(prefix: str) -> None:
+    for keys in pages(prefix):
         if keys:
-            CLIENT.delete_objects(Bucket=NAME, Delete={"Objects": keys, "Quiet": True})
+            CLIENT.delete_objects(Bucket=NAME, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True})
 
 
 def drop() -> None:
@@ -43,5 +53,5 @@ def drop() -> None:
     CLIENT.delete_bucket(Bucket=NAME)
 
 
-verbs: dict[str, t.Callable[..., None]] = {"put": put, "get": get, "purge": purge, "drop": drop}
+verbs: dict[str, t.Callable[..., None]] = {"put": put, "get": get, "copy": copy, "purge": purge, "drop": drop}
 verbs[sys.argv[1]](*sys.argv[2:])
