@@ -134,7 +134,7 @@ class Bench:
                              fleet_backup_password=self.common["password"]).seconds
 
     def back(self) -> list[Row]:
-        empty = f"rm -rf {RESTORED}; sync"
+        empty = f"rm -rf {RESTORED}"
         ours = {"run": self.box.body_command(*self.restore), "reads": "seconds", "before": empty}
         self.box.shell(ours["run"])  # for the imports
         # Ours ends when all of it is on the disk, so theirs do.

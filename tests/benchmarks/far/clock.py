@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Times shell commands against each other, in rounds: clock.py PLAN. The order of the sides alternates."""
+"""Times shell commands against each other, in rounds: clock.py PLAN. The order of the sides alternates.
+
+No side pays for what the one before it left to be written.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -27,6 +31,7 @@ for _round in range(plan["rounds"]):
     shell(plan["before"])
     for name in order:
         shell(plan["sides"][name].get("before", ""))
+        os.sync()
         began = time.perf_counter()
         last[name] = shell(plan["sides"][name]["run"])
         took = time.perf_counter() - began
