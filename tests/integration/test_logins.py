@@ -16,6 +16,8 @@ from managed import Managed
 pytestmark = pytest.mark.full
 HOST = "alder"
 ADDRESS = net.v4(HOST)
+# A command's way onto the network from another machine.
+STRANGER = "ip", "netns", "exec", net.namespace("outside")
 OWN = "/etc/fail2ban/jail.d/own.local"
 
 
@@ -58,25 +60,17 @@ def logins(box, tmp_path):
         assert host.apply().returncode == 0
 
 
-@pytest.fixture
-def stranger():
-    """A command's way into the network of another machine."""
-    pid = subprocess.run(["docker", "inspect", "-f", "{{.State.Pid}}", net.container("outside")], capture_output=True,
-                         text=True, check=True).stdout.strip()
-    return "nsenter", "--target", pid, "--net"
-
-
-def test_who_fails_to_log_in_is_banned_but_for_the_controller(logins, stranger):
+def test_who_fails_to_log_in_is_banned_but_for_the_controller(logins):
     wanted = {"host_firewall_fail2ban": True, "host_firewall_fail2ban_max_retry": 3, "host_firewall_sshd": True}
     assert logins.changed(**wanted) > 0
     assert logins.changed(**wanted) == 0
     assert "(publickey)" in logins.knock()
     deadline = time.monotonic() + 60
-    while logins.served(*stranger):
+    while logins.served(*STRANGER):
         assert time.monotonic() < deadline, logins.inside("fail2ban-client status sshd")
     assert all(logins.served() for _time in range(4))
     logins.changed()
-    assert logins.served(*stranger)
+    assert logins.served(*STRANGER)
     assert "inactive" in logins.inside("systemctl is-active fail2ban", check=False)
 
 
