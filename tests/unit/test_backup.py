@@ -13,6 +13,7 @@ import pwd
 import shutil
 import sqlite3
 import stat
+import subprocess
 import sys
 import tempfile
 import types
@@ -488,6 +489,21 @@ def test_root_leaves_nothing_of_its_own_beside_a_database():
             assert list(copying.copy(found)) == [str(data / "a.sqlite")]
         assert {path.stat().st_uid for path in data.iterdir()} == {65534}
         assert {path.stat().st_uid for path in (staging / "sqlite").iterdir()} == {0}
+
+
+def test_copies_are_read_before_what_they_were_taken_from():
+    """As restic goes by names, it reads them while it looks at all the rest."""
+    source = host.HostSource("alpha", "home", "alder", [host.Tree("state", f"{host.STATE}/bots/alpha")])
+    assert source.staging < source.trees[0].path
+
+
+def test_who_stands_ready_to_copy_goes_when_there_is_nothing_to_copy(tmp_path, monkeypatch):
+    started, start = [], subprocess.Popen
+    monkeypatch.setattr(sqlite.subprocess, "Popen", lambda *args, **more: started.append(start(*args, **more)) or
+                        started[-1])
+    with sqlite.Copying(str(tmp_path), 60) as copying:
+        assert copying.copy([]) == {}
+    assert [child.poll() is not None for child in started] == [True]
 
 
 # Snapshots
