@@ -74,6 +74,19 @@ def test_who_fails_to_log_in_is_banned_but_for_the_controller(logins):
     assert "inactive" in logins.inside("systemctl is-active fail2ban", check=False)
 
 
+def test_settings_that_something_overrides_are_refused_and_loaded_when_it_is_gone(logins):
+    main = "/etc/ssh/sshd_config"
+    logins.inside(f"cp -a {main} {main}.own; sed -i '1i PasswordAuthentication yes' {main}; systemctl reload ssh")
+    try:
+        assert "password" in logins.knock()
+        refused = logins.apply(host_firewall_sshd=True)
+        assert refused.returncode == 2 and "would still take passwords" in refused.stdout
+    finally:
+        logins.inside(f"mv {main}.own {main}")
+    assert logins.changed(host_firewall_sshd=True) > 0
+    assert "(publickey)" in logins.knock()
+
+
 def test_a_jail_that_would_not_load_is_refused_and_a_later_one_is_loaded(logins):
     assert logins.changed(host_firewall_fail2ban=True) > 0
     logins.inside(f"printf '[own]\\nenabled = true\\nfilter = not-there\\n' >{OWN}")
